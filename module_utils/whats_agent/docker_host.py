@@ -1,0 +1,350 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Thin, typed helpers over the Docker SDK (Debian's python3-docker), for modules and timers alike.
+
+Containers of a stack are found by compose's labels, never by a guessed name. Every error is a `WhatsAgentError`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from .clock import SYSTEM_CLOCK, Clock
+from .errors import WhatsAgentError
+
+PROJECT_LABEL = "com.docker.compose.project"
+SERVICE_LABEL = "com.docker.compose.service"
+ONE_OFF_LABEL = "com.docker.compose.oneoff"
+EXIT_TIMED_OUT = 124  # what coreutils' timeout answers
+
+
+@dataclass(frozen=True)
+class ContainerState:
+    """What `docker inspect` says about one container, reduced to what diagnosis needs.
+
+    `status` is one of created, running, paused, restarting, removing, exited, dead; `health` one of starting, healthy,
+    unhealthy or None without a health check; `addresses` maps network to IP; `mounts` maps destination to volume name or path.
+    """
+
+    id: str
+    name: str
+    project: str
+    service: str
+    image: str
+    image_id: str
+    status: str
+    exit_code: int
+    oom_killed: bool
+    restart_count: int
+    health: str | None
+    error: str
+    started_at: str
+    finished_at: str
+    labels: dict[str, str] = field(default_factory=dict)
+    addresses: dict[str, str] = field(default_factory=dict)
+    mounts: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def running(self) -> bool:
+        """Whether its main process runs and is not frozen."""
+        return self.status == "running"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON-able data."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A named volume: where it lies, its labels, when it was made (RFC 3339)."""
+
+    name: str
+    mountpoint: str
+    labels: dict[str, str]
+    created_at: str
+
+
+@dataclass(frozen=True)
+class ExecResult:
+    """What a command in a container answered. `stdout` and `stderr` are decoded, undecodable bytes replaced."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+
+
+def parse_container(attributes: Mapping[str, Any]) -> ContainerState:
+    """Turn the engine's inspect document into a `ContainerState`."""
+    state = attributes["State"]
+    labels = dict(attributes["Config"].get("Labels") or {})
+    networks = (attributes.get("NetworkSettings") or {}).get("Networks") or {}
+    health = (state.get("Health") or {}).get("Status")
+    return ContainerState(
+        id=attributes["Id"],
+        name=attributes["Name"].lstrip("/"),
+        project=labels.get(PROJECT_LABEL, ""),
+        service=labels.get(SERVICE_LABEL, ""),
+        image=attributes["Config"].get("Image", ""),
+        image_id=attributes.get("Image", ""),
+        status=state["Status"],
+        exit_code=int(state.get("ExitCode", 0)),
+        oom_killed=bool(state.get("OOMKilled", False)),
+        restart_count=int(attributes.get("RestartCount", 0)),
+        health=None if health in (None, "none") else health,
+        error=state.get("Error", ""),
+        started_at=state.get("StartedAt", ""),
+        finished_at=state.get("FinishedAt", ""),
+        labels=labels,
+        addresses={name: end["IPAddress"] for name, end in networks.items() if end.get("IPAddress")},
+        mounts={m["Destination"]: m.get("Name") or m.get("Source", "") for m in attributes.get("Mounts") or []},
+    )
+
+
+def parse_volume(attributes: Mapping[str, Any]) -> Volume:
+    """Turn the engine's volume document into a `Volume`."""
+    return Volume(
+        name=attributes["Name"],
+        mountpoint=attributes.get("Mountpoint", ""),
+        labels=dict(attributes.get("Labels") or {}),
+        created_at=attributes.get("CreatedAt", ""),
+    )
+
+
+@contextlib.contextmanager
+def _explained(what: str) -> Iterator[None]:
+    """Turn the SDK's errors into one that says what was attempted."""
+    import docker.errors
+    import requests.exceptions
+
+    try:
+        yield
+    except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
+        reason = getattr(error, "explanation", None) or str(error)
+        raise WhatsAgentError(f"{what}: {reason}", operation=what) from error
+
+
+class DockerHost:
+    """One Docker engine, reached over its local socket."""
+
+    def __init__(self, client: Any = None, *, timeout: float = 30, clock: Clock = SYSTEM_CLOCK) -> None:
+        """Connect lazily to the local engine; `client` is a ready `docker.DockerClient`, `timeout` seconds per call."""
+        self._client = client
+        self._timeout = timeout
+        self._clock = clock
+
+    @property
+    def client(self) -> Any:
+        """Return the SDK's client; a missing SDK or an engine that does not answer is one clear error."""
+        if self._client is None:
+            try:
+                import docker
+            except ImportError as error:
+                raise WhatsAgentError("the Docker SDK is missing: apt-get install python3-docker") from error
+            with _explained("cannot reach the Docker engine at unix:///var/run/docker.sock"):
+                self._client = docker.DockerClient(base_url="unix:///var/run/docker.sock", timeout=self._timeout)
+        return self._client
+
+    # Containers ------------------------------------------------------------------------------------------------------
+
+    def containers(self, project: str, service: str | None = None, *, one_off: bool = False) -> list[ContainerState]:
+        """Return a compose project's containers in any state, newest last; one-off runs only when asked for."""
+        labels = [f"{PROJECT_LABEL}={project}"]
+        if service is not None:
+            labels.append(f"{SERVICE_LABEL}={service}")
+        found = []
+        with _explained(f"cannot list the containers of {project}"):
+            for entry in self.client.api.containers(all=True, filters={"label": labels}):
+                is_one_off = (entry.get("Labels") or {}).get(ONE_OFF_LABEL, "False") == "True"
+                if is_one_off != one_off:
+                    continue
+                state = self.inspect_if_present(entry["Id"])
+                if state is not None:
+                    found.append((entry["Created"], state))
+        return [state for _created, state in sorted(found, key=lambda pair: (pair[0], pair[1].name))]
+
+    def container(self, project: str, service: str) -> ContainerState | None:
+        """Return the newest container of a service, or None."""
+        found = self.containers(project, service)
+        return found[-1] if found else None
+
+    def require_running(self, project: str, service: str) -> ContainerState:
+        """Return the newest running container of a service, or fail saying what state it is in."""
+        found = self.containers(project, service)
+        running = [state for state in found if state.running]
+        if running:
+            return running[-1]
+        state = f"{found[-1].status}, exit code {found[-1].exit_code}" if found else "absent"
+        raise WhatsAgentError(
+            f"the service {service} of {project} is not running ({state})", service=service, state=state
+        )
+
+    def inspect_if_present(self, container: str) -> ContainerState | None:
+        """Return one container by id or name, or None when it is gone."""
+        import docker.errors
+
+        try:
+            with _explained(f"cannot inspect the container {container}"):
+                return parse_container(self.client.api.inspect_container(container))
+        except WhatsAgentError as error:
+            if isinstance(error.__cause__, docker.errors.NotFound):
+                return None
+            raise
+
+    def logs(self, container: str, tail: int = 50) -> str:
+        """Return the last lines a container wrote to stdout and stderr."""
+        with _explained(f"cannot read the log of {container}"):
+            raw: bytes = self.client.api.logs(container, stdout=True, stderr=True, tail=tail)
+        return raw.decode("utf-8", "replace")
+
+    def execute(
+        self,
+        container: str,
+        argv: Sequence[str],
+        *,
+        user: str = "",
+        environment: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> ExecResult:
+        """Run a command inside a running container and return what it answered, whatever its exit code.
+
+        `timeout` (seconds) is kept by coreutils' `timeout` in the container, so that the command itself ends; then it is an error.
+        """
+        command = list(argv)
+        if timeout is not None:
+            command = ["timeout", "--kill-after=5", str(timeout), *command]
+        with _explained(f"cannot run {argv[0]} in the container {container}"):
+            api = self.client.api
+            handle = api.exec_create(container, command, user=user, environment=dict(environment or {}))["Id"]
+            stdout, stderr = api.exec_start(handle, demux=True)
+            exit_code = int(api.exec_inspect(handle)["ExitCode"])
+        result = ExecResult(
+            exit_code, (stdout or b"").decode("utf-8", "replace"), (stderr or b"").decode("utf-8", "replace")
+        )
+        if timeout is not None and exit_code in (EXIT_TIMED_OUT, 137):
+            raise WhatsAgentError(
+                f"{argv[0]} did not end within {timeout:g} s in {container}", cmd=list(argv), rc=exit_code
+            )
+        return result
+
+    def run_once(
+        self,
+        image: str,
+        argv: Sequence[str],
+        *,
+        volumes: Mapping[str, Mapping[str, str]] | None = None,
+        network: str = "none",
+        user: str | None = None,
+        environment: Mapping[str, str] | None = None,
+        labels: Mapping[str, str] | None = None,
+        entrypoint: Sequence[str] | None = None,
+        timeout: float = 60,
+        on_tick: Callable[[str], None] | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> ExecResult:
+        """Run a command in a fresh container of an image, and remove the container whatever happens.
+
+        `volumes` is the SDK's shape: `{name or path: {"bind": destination, "mode": "ro"}}`. `on_tick(container id)` is called
+        about once a second while it runs: the place for lock checks and progress; what it raises stops the container. `options`
+        go to the SDK's `containers.create` as they are (tmpfs, mem_limit, …).
+        """
+        with _explained(f"cannot start {argv[0] if argv else image} in a container of {image}"):
+            container = self.client.containers.create(
+                image,
+                list(argv),
+                volumes={name: dict(spec) for name, spec in (volumes or {}).items()},
+                network_mode=network,
+                user=user,
+                environment=dict(environment or {}),
+                labels=dict(labels or {}),
+                entrypoint=None if entrypoint is None else list(entrypoint),
+                **dict(options or {}),
+            )
+        try:
+            with _explained(f"cannot run {argv[0] if argv else image} in a container of {image}"):
+                container.start()
+                exit_code = self._wait(container, timeout, on_tick)
+                stdout = container.logs(stdout=True, stderr=False).decode("utf-8", "replace")
+                stderr = container.logs(stdout=False, stderr=True).decode("utf-8", "replace")
+        finally:
+            self.remove_container(container.id)
+        return ExecResult(exit_code, stdout, stderr)
+
+    def _wait(self, container: Any, timeout: float, on_tick: Callable[[str], None] | None) -> int:
+        """Wait until a container has ended and return its exit code."""
+        deadline = self._clock.boottime() + timeout
+        pause = 0.05
+        last_tick = self._clock.boottime()
+        while True:
+            state = self.client.api.inspect_container(container.id)["State"]
+            if state["Status"] in ("exited", "dead"):
+                return int(state["ExitCode"])
+            now = self._clock.boottime()
+            if now >= deadline:
+                raise WhatsAgentError(
+                    f"the container {container.name} did not end within {timeout:g} s", timeout=timeout
+                )
+            if on_tick is not None and now - last_tick >= 1:
+                on_tick(container.id)
+                last_tick = now
+            self._clock.sleep(pause)
+            pause = min(pause * 1.5, 0.5)
+
+    def remove_container(self, container: str) -> bool:
+        """Stop and remove a container with its anonymous volumes; return whether it was there."""
+        import docker.errors
+
+        try:
+            with _explained(f"cannot remove the container {container}"):
+                self.client.api.remove_container(container, force=True, v=True)
+        except WhatsAgentError as error:
+            if isinstance(error.__cause__, docker.errors.NotFound):
+                return False
+            raise
+        return True
+
+    # Volumes and images ----------------------------------------------------------------------------------------------
+
+    def volume(self, name: str) -> Volume | None:
+        """Return a volume by name, or None."""
+        import docker.errors
+
+        try:
+            with _explained(f"cannot inspect the volume {name}"):
+                return parse_volume(self.client.api.inspect_volume(name))
+        except WhatsAgentError as error:
+            if isinstance(error.__cause__, docker.errors.NotFound):
+                return None
+            raise
+
+    def volumes(self, labels: Mapping[str, str]) -> list[Volume]:
+        """Return the volumes that carry all these labels, oldest first."""
+        wanted = [f"{name}={value}" for name, value in labels.items()]
+        with _explained("cannot list the volumes"):
+            found = self.client.api.volumes(filters={"label": wanted})["Volumes"] or []
+        return sorted((parse_volume(entry) for entry in found), key=lambda volume: (volume.created_at, volume.name))
+
+    def create_volume(self, name: str, labels: Mapping[str, str]) -> Volume:
+        """Create a volume; one of that name already there is an error, since its content is unknown."""
+        if self.volume(name) is not None:
+            raise WhatsAgentError(f"the volume {name} already exists", volume=name)
+        with _explained(f"cannot create the volume {name}"):
+            return parse_volume(self.client.api.create_volume(name, labels=dict(labels)))
+
+    def remove_volume(self, name: str) -> None:
+        """Remove a volume; the engine refuses one that is in use."""
+        with _explained(f"cannot remove the volume {name}"):
+            self.client.api.remove_volume(name)
+
+    def image_id(self, reference: str) -> str | None:
+        """Return the id of an image that is present on this host, or None."""
+        import docker.errors
+
+        try:
+            with _explained(f"cannot inspect the image {reference}"):
+                return str(self.client.api.inspect_image(reference)["Id"])
+        except WhatsAgentError as error:
+            if isinstance(error.__cause__, docker.errors.NotFound):
+                return None
+            raise
