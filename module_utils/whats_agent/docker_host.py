@@ -7,17 +7,23 @@ Containers of a stack are found by compose's labels, never by a guessed name. Ev
 from __future__ import annotations
 
 import contextlib
+import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .clock import SYSTEM_CLOCK, Clock
 from .errors import WhatsAgentError
 
+if TYPE_CHECKING:
+    from docker import DockerClient
+
 PROJECT_LABEL = "com.docker.compose.project"
 SERVICE_LABEL = "com.docker.compose.service"
 ONE_OFF_LABEL = "com.docker.compose.oneoff"
+ENGINE_SOCKET = "unix:///var/run/docker.sock"
 EXIT_TIMED_OUT = 124  # what coreutils' timeout answers
+EXIT_KILLED = 137  # … and what it answers when the command had to be killed
 
 
 @dataclass(frozen=True)
@@ -25,7 +31,8 @@ class ContainerState:
     """What `docker inspect` says about one container, reduced to what diagnosis needs.
 
     `status` is one of created, running, paused, restarting, removing, exited, dead; `health` one of starting, healthy,
-    unhealthy or None without a health check; `addresses` maps network to IP; `mounts` maps destination to volume name or path.
+    unhealthy or None without a health check; `addresses` maps network to IP; `mounts` maps destination to volume name
+    or path.
     """
 
     id: str
@@ -112,38 +119,49 @@ def parse_volume(attributes: Mapping[str, Any]) -> Volume:
     )
 
 
+def _sdk(name: str) -> Any:
+    """Import a part of the Docker SDK where it is first needed: the package must load on hosts that lack it."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise WhatsAgentError("the Docker SDK is missing: apt-get install python3-docker") from error
+
+
+def _is_missing(error: WhatsAgentError) -> bool:
+    """Tell whether the engine answered that there is no such thing."""
+    return isinstance(error.__cause__, _sdk("docker.errors").NotFound)
+
+
 @contextlib.contextmanager
 def _explained(what: str) -> Iterator[None]:
     """Turn the SDK's errors into one that says what was attempted."""
-    import docker.errors
-    import requests.exceptions
-
+    failures = (_sdk("docker.errors").DockerException, _sdk("requests.exceptions").RequestException)
     try:
         yield
-    except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
+    except failures as error:
         reason = getattr(error, "explanation", None) or str(error)
         raise WhatsAgentError(f"{what}: {reason}", operation=what) from error
+
+
+def _text(raw: bytes | None) -> str:
+    return (raw or b"").decode("utf-8", "replace")
 
 
 class DockerHost:
     """One Docker engine, reached over its local socket."""
 
-    def __init__(self, client: Any = None, *, timeout: float = 30, clock: Clock = SYSTEM_CLOCK) -> None:
+    def __init__(self, client: DockerClient | None = None, *, timeout: int = 30, clock: Clock = SYSTEM_CLOCK) -> None:
         """Connect lazily to the local engine; `client` is a ready `docker.DockerClient`, `timeout` seconds per call."""
         self._client = client
         self._timeout = timeout
         self._clock = clock
 
     @property
-    def client(self) -> Any:
+    def client(self) -> DockerClient:
         """Return the SDK's client; a missing SDK or an engine that does not answer is one clear error."""
         if self._client is None:
-            try:
-                import docker
-            except ImportError as error:
-                raise WhatsAgentError("the Docker SDK is missing: apt-get install python3-docker") from error
-            with _explained("cannot reach the Docker engine at unix:///var/run/docker.sock"):
-                self._client = docker.DockerClient(base_url="unix:///var/run/docker.sock", timeout=self._timeout)
+            with _explained(f"cannot reach the Docker engine at {ENGINE_SOCKET}"):
+                self._client = _sdk("docker").DockerClient(base_url=ENGINE_SOCKET, timeout=self._timeout)
         return self._client
 
     # Containers ------------------------------------------------------------------------------------------------------
@@ -182,13 +200,11 @@ class DockerHost:
 
     def inspect_if_present(self, container: str) -> ContainerState | None:
         """Return one container by id or name, or None when it is gone."""
-        import docker.errors
-
         try:
             with _explained(f"cannot inspect the container {container}"):
                 return parse_container(self.client.api.inspect_container(container))
         except WhatsAgentError as error:
-            if isinstance(error.__cause__, docker.errors.NotFound):
+            if _is_missing(error):
                 return None
             raise
 
@@ -209,7 +225,8 @@ class DockerHost:
     ) -> ExecResult:
         """Run a command inside a running container and return what it answered, whatever its exit code.
 
-        `timeout` (seconds) is kept by coreutils' `timeout` in the container, so that the command itself ends; then it is an error.
+        `timeout` (seconds) is kept by coreutils' `timeout` in the container, so that the command itself ends; running
+        into it is an error.
         """
         command = list(argv)
         if timeout is not None:
@@ -219,14 +236,9 @@ class DockerHost:
             handle = api.exec_create(container, command, user=user, environment=dict(environment or {}))["Id"]
             stdout, stderr = api.exec_start(handle, demux=True)
             exit_code = int(api.exec_inspect(handle)["ExitCode"])
-        result = ExecResult(
-            exit_code, (stdout or b"").decode("utf-8", "replace"), (stderr or b"").decode("utf-8", "replace")
-        )
-        if timeout is not None and exit_code in (EXIT_TIMED_OUT, 137):
-            raise WhatsAgentError(
-                f"{argv[0]} did not end within {timeout:g} s in {container}", cmd=list(argv), rc=exit_code
-            )
-        return result
+        if timeout is not None and exit_code in (EXIT_TIMED_OUT, EXIT_KILLED):
+            raise WhatsAgentError(f"{argv[0]} did not end within {timeout:g} s in {container}", cmd=list(argv))
+        return ExecResult(exit_code, _text(stdout), _text(stderr))
 
     def run_once(
         self,
@@ -245,9 +257,9 @@ class DockerHost:
     ) -> ExecResult:
         """Run a command in a fresh container of an image, and remove the container whatever happens.
 
-        `volumes` is the SDK's shape: `{name or path: {"bind": destination, "mode": "ro"}}`. `on_tick(container id)` is called
-        about once a second while it runs: the place for lock checks and progress; what it raises stops the container. `options`
-        go to the SDK's `containers.create` as they are (tmpfs, mem_limit, …).
+        `volumes` is the SDK's shape: `{name or path: {"bind": destination, "mode": "ro"}}`. `on_tick(container id)` is
+        called about once a second while it runs: the place for lock checks and progress; what it raises stops the
+        container. `options` go to the SDK's `containers.create` as they are (tmpfs, mem_limit, …).
         """
         with _explained(f"cannot start {argv[0] if argv else image} in a container of {image}"):
             container = self.client.containers.create(
@@ -264,42 +276,38 @@ class DockerHost:
         try:
             with _explained(f"cannot run {argv[0] if argv else image} in a container of {image}"):
                 container.start()
-                exit_code = self._wait(container, timeout, on_tick)
-                stdout = container.logs(stdout=True, stderr=False).decode("utf-8", "replace")
-                stderr = container.logs(stdout=False, stderr=True).decode("utf-8", "replace")
+                exit_code = self._wait(str(container.id), timeout, on_tick)
+                stdout = _text(container.logs(stdout=True, stderr=False))
+                stderr = _text(container.logs(stdout=False, stderr=True))
         finally:
-            self.remove_container(container.id)
+            self.remove_container(str(container.id))
         return ExecResult(exit_code, stdout, stderr)
 
-    def _wait(self, container: Any, timeout: float, on_tick: Callable[[str], None] | None) -> int:
+    def _wait(self, container: str, timeout: float, on_tick: Callable[[str], None] | None) -> int:
         """Wait until a container has ended and return its exit code."""
         deadline = self._clock.boottime() + timeout
         pause = 0.05
         last_tick = self._clock.boottime()
         while True:
-            state = self.client.api.inspect_container(container.id)["State"]
+            state = self.client.api.inspect_container(container)["State"]
             if state["Status"] in ("exited", "dead"):
                 return int(state["ExitCode"])
             now = self._clock.boottime()
             if now >= deadline:
-                raise WhatsAgentError(
-                    f"the container {container.name} did not end within {timeout:g} s", timeout=timeout
-                )
+                raise WhatsAgentError(f"the container {container} did not end within {timeout:g} s", timeout=timeout)
             if on_tick is not None and now - last_tick >= 1:
-                on_tick(container.id)
+                on_tick(container)
                 last_tick = now
             self._clock.sleep(pause)
             pause = min(pause * 1.5, 0.5)
 
     def remove_container(self, container: str) -> bool:
         """Stop and remove a container with its anonymous volumes; return whether it was there."""
-        import docker.errors
-
         try:
             with _explained(f"cannot remove the container {container}"):
                 self.client.api.remove_container(container, force=True, v=True)
         except WhatsAgentError as error:
-            if isinstance(error.__cause__, docker.errors.NotFound):
+            if _is_missing(error):
                 return False
             raise
         return True
@@ -308,13 +316,11 @@ class DockerHost:
 
     def volume(self, name: str) -> Volume | None:
         """Return a volume by name, or None."""
-        import docker.errors
-
         try:
             with _explained(f"cannot inspect the volume {name}"):
                 return parse_volume(self.client.api.inspect_volume(name))
         except WhatsAgentError as error:
-            if isinstance(error.__cause__, docker.errors.NotFound):
+            if _is_missing(error):
                 return None
             raise
 
@@ -339,12 +345,10 @@ class DockerHost:
 
     def image_id(self, reference: str) -> str | None:
         """Return the id of an image that is present on this host, or None."""
-        import docker.errors
-
         try:
             with _explained(f"cannot inspect the image {reference}"):
-                return str(self.client.api.inspect_image(reference)["Id"])
+                return str(self.client.images.get(reference).id)
         except WhatsAgentError as error:
-            if isinstance(error.__cause__, docker.errors.NotFound):
+            if _is_missing(error):
                 return None
             raise

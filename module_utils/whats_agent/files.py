@@ -8,9 +8,8 @@ import json
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
 
-from .errors import WhatsAgentError
+from .errors import Json, WhatsAgentError
 
 
 def sync_directory(path: Path) -> None:
@@ -34,7 +33,7 @@ def ensure_directory(path: Path, mode: int = 0o700) -> bool:
     return True
 
 
-def write_atomic(  # the keyword options are each one property of the file
+def write_atomic(
     path: Path,
     data: bytes | str,
     *,
@@ -71,12 +70,12 @@ def write_atomic(  # the keyword options are each one property of the file
                 temporary.unlink()
 
 
-def write_json(path: Path, value: Any, *, mode: int = 0o600, durable: bool = True) -> None:
+def write_json(path: Path, value: Json, *, mode: int = 0o600, durable: bool = True) -> None:
     """Write a value as JSON, atomically."""
     write_atomic(path, json.dumps(value, ensure_ascii=False, sort_keys=True) + "\n", mode=mode, durable=durable)
 
 
-def read_json(path: Path) -> Any | None:
+def read_json(path: Path) -> Json | None:
     """Return a JSON file's value, or None when there is no such file. Broken JSON is an error that names the file."""
     try:
         return json.loads(path.read_bytes())

@@ -5,27 +5,33 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+
+from .errors import Json
 
 HIDDEN = "[redacted]"
 
 # Words of a field's name, split at anything but letters and digits and at camelCase borders.
-_SECRET_WORDS = frozenset(
-    [
-        "password",
-        "passwd",
-        "passphrase",
-        "pass",
-        "pw",
-        "secret",
-        "secrets",
-        "token",
-        "tokens",
-        "credential",
-        "credentials",
-    ]
-    + ["authorization", "cookie", "signature", "apikey", "privkey", "dsn", "wa_id", "phone", "msisdn"]
-)
+_SECRET_WORDS = {
+    "password",
+    "passwd",
+    "passphrase",
+    "pass",
+    "pw",
+    "secret",
+    "secrets",
+    "token",
+    "tokens",
+    "credential",
+    "credentials",
+    "authorization",
+    "cookie",
+    "signature",
+    "apikey",
+    "privkey",
+    "dsn",
+    "phone",
+    "msisdn",
+}
 _SECRET_PAIRS = frozenset([("api", "key"), ("private", "key"), ("access", "key"), ("encryption", "key"), ("wa", "id")])
 _PLAIN_PAIRS = frozenset([("phone", "number", "id")])
 
@@ -64,8 +70,11 @@ def redact_text(text: str, known: Iterable[str] = ()) -> str:
     return text
 
 
-def redact(value: Any, known: Iterable[str] = (), *, _secret: bool = False) -> Any:
-    """Return a copy of JSON-able data with secrets hidden; numbers, booleans and None stay, they tell state and not secrets."""
+def redact(value: Json, known: Iterable[str] = (), *, _secret: bool = False) -> Json:
+    """Return a copy of JSON-able data with secrets hidden.
+
+    Numbers, booleans and None stay: they tell state and not secrets.
+    """
     known = tuple(known)
     if isinstance(value, Mapping):
         return {
