@@ -2,7 +2,8 @@
 """Deploy on this machine, break the database three ways, recover it each time, and count what was lost.
 
 Everything is looked at from outside: webhooks go in over HTTP, rows are counted over a connection of our own, answers
-are read from the Graph double's record. Exit code 0 only when every acknowledged message is stored once and answered once.
+are read from the Graph double's record. Exit code 0 only when every acknowledged message is stored once and answered
+once.
 """
 
 from __future__ import annotations
