@@ -1,0 +1,334 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""pgBackRest's commands and what it answers. Nothing here runs anything.
+
+What it says is read with the reserve it deserves: `info` exits 0 with a wrong passphrase, a backup of damaged pages
+ends well and carries `error`, and the newest backup is not the one to restore but the newest that was proven.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Literal
+
+from .errors import WhatsAgentError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+STANZA = "main"
+PROVEN = "proven"  # annotation: when a backup was restored in scratch and found right
+DISPROVEN = "disproven"  # annotation: when that was tried and failed
+BackupType = Literal["full", "diff", "incr"]
+WAL_SEGMENT_BYTES = 16 * 1024 * 1024
+
+# Status codes of `info --output=json`.
+STATUS_OK = 0
+STATUS_MISSING_STANZA_PATH = 1
+STATUS_NO_BACKUP = 2
+STATUS_MISSING_STANZA_DATA = 3
+STATUS_OTHER = 99
+
+# Exit codes as seen with 2.55.1.
+EXIT_CHECKSUM = 26
+EXIT_SERVER_RUNNING = 38
+EXIT_NOT_EMPTY = 40
+EXIT_LOCKED = 50
+EXIT_NOTHING_TO_RESTORE = 75
+
+_PROGRESS = re.compile(r"\((?:bundle \S+, )?(?P<size>[\d.]+)(?P<unit>[KMGT]?B), (?P<percent>[\d.]+)%\)")
+
+
+@dataclass(frozen=True)
+class Backup:
+    """One backup of the repository. Times are seconds since the epoch, sizes bytes; `size` is that of the database."""
+
+    label: str
+    type: str
+    start: int
+    stop: int
+    size: int
+    repository_delta: int
+    error: bool
+    lsn_start: str
+    lsn_stop: str
+    wal_start: str
+    wal_stop: str
+    references: tuple[str, ...] = ()
+    annotations: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def proven(self) -> bool:
+        """Whether it was restored in scratch, and no later try failed."""
+        return PROVEN in self.annotations and DISPROVEN not in self.annotations
+
+    @property
+    def full(self) -> str:
+        """Return the label of the full backup it stands on."""
+        return self.label.partition("_")[0]
+
+    @property
+    def timeline(self) -> int:
+        """Return the timeline it was taken on."""
+        return int(self.wal_stop[:8], 16) if self.wal_stop else 0
+
+    def age(self, now: float) -> float:
+        """Return the seconds since it ended."""
+        return now - self.stop
+
+
+@dataclass(frozen=True)
+class Repository:
+    """What `info` says of the stanza: oldest backup first. `keys` are the repositories and their own status codes."""
+
+    status: int
+    message: str
+    cipher: str
+    backups: tuple[Backup, ...]
+    wal_min: str
+    wal_max: str
+    keys: dict[int, int] = field(default_factory=dict)
+    backup_running: bool = False
+
+    @property
+    def problem(self) -> str | None:
+        """Say in a line why nothing can be restored from here, or None."""
+        if self.status == STATUS_OTHER and ("FormatError" in self.message or "CryptoError" in self.message):
+            return "the repository cannot be opened with this passphrase"
+        if self.status == STATUS_OTHER:
+            return f"the repository cannot be read: {self.message}"
+        if self.status in (STATUS_MISSING_STANZA_PATH, STATUS_MISSING_STANZA_DATA):
+            return "the repository is empty: it holds no stanza main"
+        if self.status == STATUS_NO_BACKUP or not self.backups:
+            return "the repository holds no backup"
+        return None
+
+    @property
+    def off_host(self) -> bool:
+        """Whether a second repository is configured: without one, losing the server is losing the backups."""
+        return len(self.keys) > 1
+
+
+def _printable(text: str) -> str:
+    """Return the first line without what a terminal should not see (a wrong key yields noise)."""
+    first = text.strip().splitlines()[0] if text.strip() else ""
+    return "".join(c if c.isprintable() else "?" for c in first)[:300]
+
+
+def parse_info(output: str, stanza: str = STANZA) -> Repository:
+    """Read `info --output=json`."""
+    try:
+        stanzas: list[dict[str, Any]] = json.loads(output)
+    except ValueError as error:
+        raise WhatsAgentError("pgBackRest's info is not JSON", stdout=output[:400]) from error
+    found = next((s for s in stanzas if s.get("name") == stanza), None)
+    if found is None:
+        return Repository(STATUS_MISSING_STANZA_PATH, "missing stanza path", "", (), "", "")
+    repos = found.get("repo") or []
+    keys = {int(r["key"]): int(r["status"]["code"]) for r in repos}
+    status = int(found["status"]["code"])
+    message = found["status"].get("message", "")
+    if status != STATUS_OK:
+        message = next((r["status"]["message"] for r in repos if r["status"]["code"] == status), message)
+    archives = found.get("archive") or []
+    return Repository(
+        status=status,
+        message=_printable(message),
+        cipher=found.get("cipher", ""),
+        backups=tuple(sorted((_parse_backup(b) for b in found.get("backup") or []), key=lambda b: b.stop)),
+        wal_min=min((a["min"] for a in archives if a.get("min")), default=""),
+        wal_max=max((a["max"] for a in archives if a.get("max")), default=""),
+        keys=keys,
+        backup_running=bool(((found["status"].get("lock") or {}).get("backup") or {}).get("held", False)),
+    )
+
+
+def _parse_backup(entry: dict[str, Any]) -> Backup:
+    archive = entry.get("archive") or {}
+    lsn = entry.get("lsn") or {}
+    return Backup(
+        label=entry["label"],
+        type=entry["type"],
+        start=int(entry["timestamp"]["start"]),
+        stop=int(entry["timestamp"]["stop"]),
+        size=int(entry["info"]["size"]),
+        repository_delta=int((entry["info"].get("repository") or {}).get("delta", 0)),
+        error=bool(entry.get("error", False)),
+        lsn_start=lsn.get("start") or "",
+        lsn_stop=lsn.get("stop") or "",
+        wal_start=archive.get("start") or "",
+        wal_stop=archive.get("stop") or "",
+        references=tuple(entry.get("reference") or ()),
+        annotations=dict(entry.get("annotation") or {}),
+    )
+
+
+def candidates(repository: Repository, *, before: float | None = None) -> list[Backup]:
+    """Return the backups worth restoring, best first: proven ones newest first, then the unproven without known damage.
+
+    `before` (seconds since the epoch) leaves out those that ended later: a point in time is reached from an older one.
+    A backup that holds bad pages, or whose proof failed, is never among them.
+    """
+    usable = [
+        b
+        for b in repository.backups
+        if not b.error and DISPROVEN not in b.annotations and (before is None or b.stop <= before)
+    ]
+    return sorted(usable, key=lambda b: (b.proven, b.stop), reverse=True)
+
+
+def choose_backup(repository: Repository, *, before: float | None = None) -> Backup:
+    """Return the best backup to restore, or fail saying why there is none."""
+    if repository.problem:
+        raise WhatsAgentError(repository.problem, status=repository.status)
+    found = candidates(repository, before=before)
+    if found:
+        return found[0]
+    if before is not None and candidates(repository):
+        first = min(candidates(repository), key=lambda b: b.stop)
+        raise WhatsAgentError(
+            f"no backup is older than the wanted time; the earliest reachable is {iso(first.stop)}",
+            earliest=iso(first.stop),
+        )
+    labels = ", ".join(b.label for b in repository.backups)
+    raise WhatsAgentError(
+        f"no backup of the repository is fit to be restored: {labels} hold damaged pages or failed their proof"
+    )
+
+
+def safe_to_expire(repository: Repository, keep_full: int) -> bool:
+    """Tell whether expiry would leave a proven backup: `proven` by itself does not stop pgBackRest from expiring it."""
+    fulls = [b.label for b in repository.backups if b.type == "full"]
+    kept = set(fulls[-keep_full:])
+    return any(b.proven and b.full in kept for b in repository.backups)
+
+
+def iso(epoch: float) -> str:
+    """Return a time as `2026-01-31T12:00:00Z`."""
+    return datetime.fromtimestamp(epoch, tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def parse_progress(line: str) -> tuple[str, float] | None:
+    """Read a progress line of backup or restore at detail level: what was done so far in per cent, or None."""
+    match = _PROGRESS.search(line)
+    return (match["size"] + match["unit"], float(match["percent"])) if match else None
+
+
+# Commands ------------------------------------------------------------------------------------------------------------
+
+
+def _argv(command: str, *options: str) -> list[str]:
+    return ["pgbackrest", f"--stanza={STANZA}", *options, command]
+
+
+def info_argv() -> list[str]:
+    """Return the command that lists the repository as JSON."""
+    return _argv("info", "--output=json")
+
+
+def stanza_create_argv() -> list[str]:
+    """Return the command that prepares the repository; it changes nothing when that is done."""
+    return _argv("stanza-create")
+
+
+def check_argv(timeout_s: int = 60) -> list[str]:
+    """Return the command that proves archiving: a segment is switched and must arrive."""
+    return _argv("check", f"--archive-timeout={timeout_s}")
+
+
+def backup_argv(kind: BackupType) -> list[str]:
+    """Return the command that takes a backup, telling each file with its share on standard output."""
+    return _argv("backup", f"--type={kind}", "--log-level-console=detail", "--no-expire-auto")
+
+
+def expire_argv() -> list[str]:
+    """Return the command that removes what retention no longer keeps."""
+    return _argv("expire")
+
+
+def annotate_argv(label: str, key: str, value: str) -> list[str]:
+    """Return the command that writes an annotation onto a backup; an empty value removes it."""
+    return _argv("annotate", f"--set={label}", f"--annotation={key}={value}")
+
+
+def restore_argv(label: str, *, delta: bool, target_time: str | None = None) -> list[str]:
+    """Return the command that restores a named backup into the data directory.
+
+    Without `target_time` it restores as a standby: it replays all there is and then waits, where `default` would
+    promote at a hole in the WAL without a word. With it, replay pauses at that time (offset required).
+    """
+    options = [f"--set={label}", "--log-level-console=detail"]
+    if delta:
+        options.append("--delta")
+    if target_time is None:
+        options.append("--type=standby")
+    else:
+        options += ["--type=time", f"--target={target_time}", "--target-action=pause"]
+    return _argv("restore", *options)
+
+
+def archive_get_argv(segment: str, destination: str) -> list[str]:
+    """Return the command that fetches one WAL segment."""
+    return [*_argv("archive-get", "--no-archive-async"), segment, destination]
+
+
+def repo_ls_argv(path: str) -> list[str]:
+    """Return the command that lists a folder of the repository as JSON, recursively."""
+    return ["pgbackrest", "repo-ls", path, "--recurse", "--output=json"]
+
+
+# WAL -----------------------------------------------------------------------------------------------------------------
+
+_SEGMENT = re.compile(r"(?:^|/)(?P<name>[0-9A-F]{24})(?:-[0-9a-f]{40})?(?:\.\w+)?$")
+_LSN = re.compile(r"(?P<high>[0-9A-Fa-f]{1,8})/(?P<low>[0-9A-Fa-f]{1,8})")
+
+
+def lsn_value(lsn: str) -> int:
+    """Return an LSN such as `0/3000158` as a number."""
+    match = _LSN.fullmatch(lsn)
+    if match is None:
+        raise WhatsAgentError(f"{lsn!r} is no LSN")
+    return (int(match["high"], 16) << 32) | int(match["low"], 16)
+
+
+def lsn_text(value: int) -> str:
+    """Return a number as an LSN."""
+    return f"{value >> 32:X}/{value & 0xFFFFFFFF:X}"
+
+
+def segment_start(name: str) -> int:
+    """Return the LSN (as a number) at which a segment of 16 MB begins."""
+    return (int(name[8:16], 16) << 32) + int(name[16:24], 16) * WAL_SEGMENT_BYTES
+
+
+def segment_name(timeline: int, lsn: int) -> str:
+    """Return the name of the segment that holds an LSN on a timeline."""
+    number = lsn // WAL_SEGMENT_BYTES
+    per_id = 0x100000000 // WAL_SEGMENT_BYTES
+    return f"{timeline:08X}{number // per_id:08X}{number % per_id:08X}"
+
+
+def archived_segments(listing: str) -> list[str]:
+    """Return the segments of a `repo-ls archive/main --recurse --output=json`, sorted."""
+    names = {match["name"] for path in json.loads(listing) if (match := _SEGMENT.search(path))}
+    return sorted(names)
+
+
+def missing_segments(segments: Sequence[str], first: str, timelines: Sequence[int] | None = None) -> list[str]:
+    """Return the holes between `first` and the newest archived segment, each timeline by itself."""
+    missing = []
+    wanted = timelines if timelines is not None else sorted({int(s[:8], 16) for s in segments})
+    for timeline in wanted:
+        have = {s for s in segments if int(s[:8], 16) == timeline}
+        if not have:
+            continue
+        start = segment_start(first) if int(first[:8], 16) == timeline else segment_start(min(have))
+        end = segment_start(max(have))
+        missing += [
+            name
+            for lsn in range(start, end + 1, WAL_SEGMENT_BYTES)
+            if (name := segment_name(timeline, lsn)) not in have
+        ]
+    return missing
