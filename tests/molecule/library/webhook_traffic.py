@@ -1,0 +1,233 @@
+#!/usr/bin/python
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Be Meta and the agent's customers: send signed messages, remember what was acknowledged, settle the account later."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: webhook_traffic
+short_description: Send signed WhatsApp messages and settle what became of those that were acknowledged
+version_added: "0.1.0"
+author: whats_agent contributors (@whats-agent)
+description:
+  - V(sent) posts messages through TLS, as Meta does, and keeps a ledger of each that was answered 200.
+  - V(settled) waits until each message in the ledger is stored once and answered once, and fails with the names of
+    those that are lost, doubled or unanswered. Rows are read with a plain psql, answers from the Graph double's record.
+options:
+  state:
+    description: What to do.
+    type: str
+    choices: [sent, settled]
+    required: true
+  count:
+    description: How many messages to send, each from another person.
+    type: int
+    default: 5
+  timeout:
+    description: Seconds to wait for stragglers.
+    type: int
+    default: 60
+  ledger:
+    description: Where acknowledged messages are remembered on the server.
+    type: path
+    default: /run/whats_agent_test/acknowledged.jsonl
+  env_file:
+    description: The stack's settings; the app secret signs the messages.
+    type: path
+    default: /opt/whats_agent/.env
+  webhook:
+    description: Where Meta delivers. The certificate is not checked.
+    type: str
+    default: https://127.0.0.1/webhook
+  graph_double:
+    description: The Graph double's control interface.
+    type: str
+    default: http://127.0.0.1:9001
+attributes:
+  check_mode:
+    description: Not supported; it is only used by tests.
+    support: none
+"""
+
+EXAMPLES = r"""
+- name: Send ten messages
+  webhook_traffic:
+    state: sent
+    count: 10
+
+- name: See that each acknowledged message is stored once and answered once
+  webhook_traffic:
+    state: settled
+"""
+
+RETURN = r"""
+acknowledged:
+  description: How many messages were acknowledged since the ledger was begun.
+  returned: success
+  type: int
+"""
+
+import hashlib  # noqa: E402
+import hmac  # noqa: E402
+import json  # noqa: E402
+import ssl  # noqa: E402
+import subprocess  # noqa: E402
+import time  # noqa: E402
+import urllib.error  # noqa: E402
+import urllib.request  # noqa: E402
+import uuid  # noqa: E402
+from collections import Counter  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
+
+from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+
+COUNT_STORED = "select wamid, count(*) from messages group by wamid"
+POLL_SECONDS = 0.3
+
+
+class TrafficError(Exception):
+    """A message was not acknowledged, or the account does not settle."""
+
+
+def read_env(path: Path) -> dict[str, str]:
+    """Read `NAME=value` lines."""
+    pairs = (line.split("=", 1) for line in path.read_text(encoding="utf-8").splitlines() if "=" in line)
+    return {name.strip(): value.strip() for name, value in pairs if not name.startswith("#")}
+
+
+def text_webhook(phone_number_id: str, sender: str, wamid: str, text: str) -> bytes:
+    """The body Meta sends for one text message."""
+    message = {"from": sender, "id": wamid, "timestamp": str(int(time.time())), "type": "text", "text": {"body": text}}
+    value = {
+        "messaging_product": "whatsapp",
+        "metadata": {"display_phone_number": "5511999990000", "phone_number_id": phone_number_id},
+        "contacts": [{"profile": {"name": "Cliente"}, "wa_id": sender}],
+        "messages": [message],
+    }
+    change = {"field": "messages", "value": value}
+    return json.dumps({"object": "whatsapp_business_account", "entry": [{"id": "1", "changes": [change]}]}).encode()
+
+
+def post(url: str, body: bytes, secret: str) -> int:
+    """Deliver one signed body; return the HTTP status."""
+    signature = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+    headers = {"Content-Type": "application/json", "X-Hub-Signature-256": f"sha256={signature}"}
+    request = urllib.request.Request(url, data=body, headers=headers)  # noqa: S310 - the test names the address
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    try:
+        with urllib.request.urlopen(request, timeout=10, context=context) as response:  # noqa: S310
+            status: int = response.status
+    except urllib.error.HTTPError as error:
+        return error.code
+    return status
+
+
+def read_ledger(path: Path) -> list[dict[str, str]]:
+    """Messages acknowledged so far, oldest first."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def send(params: dict[str, Any]) -> None:
+    """Send the messages; each must be acknowledged, whatever else is down."""
+    env = read_env(Path(params["env_file"]))
+    ledger = Path(params["ledger"])
+    ledger.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    known = len(read_ledger(ledger))
+    with ledger.open("a", encoding="utf-8") as stream:
+        for number in range(known + 1, known + params["count"] + 1):
+            wamid = f"wamid.{uuid.uuid4().hex.upper()}"
+            text = f"Pergunta {uuid.uuid4().hex}: qual o horario de atendimento?"
+            body = text_webhook(env["PHONE_NUMBER_ID"], f"55119{number:08d}", wamid, text)
+            status = post(params["webhook"], body, env["META_APP_SECRET"])
+            if status != 200:
+                raise TrafficError(f"the webhook answered {status} to a signed message")
+            stream.write(json.dumps({"wamid": wamid, "text": text}) + "\n")
+
+
+def stored_rows() -> dict[str, int]:
+    """How often each message id is in PostgreSQL, over a plain psql in its container."""
+    label = ("--filter", "label=com.docker.compose.service=postgres")
+    listed = subprocess.run(["docker", "ps", "--quiet", *label], check=True, capture_output=True, text=True)
+    container = listed.stdout.split()
+    if not container:
+        raise TrafficError("no postgres container runs")
+    psql = ["docker", "exec", container[0], "psql", "-X", "-U", "postgres", "-d", "whats_agent", "-At", "-c"]
+    read = subprocess.run([*psql, COUNT_STORED], check=False, capture_output=True, text=True)
+    if read.returncode != 0:
+        raise TrafficError(f"psql cannot count the messages: {read.stderr.strip()}")
+    return {wamid: int(count) for wamid, count in (line.split("|") for line in read.stdout.splitlines())}
+
+
+def answered_texts(graph_double: str) -> list[str]:
+    """The text of every answer the Graph double accepted."""
+    with urllib.request.urlopen(f"{graph_double}/_double/sends", timeout=10) as response:  # noqa: S310
+        sends = json.load(response)
+    return [send["text"] for send in sends if send["type"] == "text"]
+
+
+def account(ledger: list[dict[str, str]], stored: dict[str, int], answers: list[str]) -> dict[str, list[str]]:
+    """Name what does not settle: lost, stored twice, answered twice, unanswered. All empty means all is well."""
+    # The OpenAI double's answer repeats the question, which holds a token of its own.
+    answered = Counter(
+        entry["wamid"] for entry in ledger for answer in answers if entry["text"].split(":", maxsplit=1)[0] in answer
+    )
+    wamids = [entry["wamid"] for entry in ledger]
+    return {
+        "lost": [wamid for wamid in wamids if not stored.get(wamid)],
+        "stored_twice": [wamid for wamid in wamids if stored.get(wamid, 0) > 1],
+        "answered_twice": [wamid for wamid in wamids if answered[wamid] > 1],
+        "unanswered": [wamid for wamid in wamids if not answered[wamid]],
+    }
+
+
+def settle(params: dict[str, Any]) -> None:
+    """Wait until the account settles; what was done twice will never settle, so it fails at once."""
+    ledger = read_ledger(Path(params["ledger"]))
+    if not ledger:
+        raise TrafficError("nothing was sent, so nothing can be settled")
+    deadline = time.monotonic() + params["timeout"]
+    while True:
+        open_items = account(ledger, stored_rows(), answered_texts(params["graph_double"]))
+        if not any(open_items.values()):
+            return
+        if open_items["stored_twice"] or open_items["answered_twice"] or time.monotonic() > deadline:
+            told = "; ".join(
+                f"{what} {len(names)}: {', '.join(names[:3])}" for what, names in open_items.items() if names
+            )
+            raise TrafficError(f"of {len(ledger)} acknowledged messages {told}")
+        time.sleep(POLL_SECONDS)
+
+
+def main() -> None:
+    """Send or settle."""
+    module = AnsibleModule(
+        argument_spec={
+            "state": {"type": "str", "choices": ["sent", "settled"], "required": True},
+            "count": {"type": "int", "default": 5},
+            "timeout": {"type": "int", "default": 60},
+            "ledger": {"type": "path", "default": "/run/whats_agent_test/acknowledged.jsonl"},
+            "env_file": {"type": "path", "default": "/opt/whats_agent/.env"},
+            "webhook": {"type": "str", "default": "https://127.0.0.1/webhook"},
+            "graph_double": {"type": "str", "default": "http://127.0.0.1:9001"},
+        },
+        supports_check_mode=False,
+    )
+    params = module.params
+    try:
+        if params["state"] == "sent":
+            send(params)
+        else:
+            settle(params)
+    except (TrafficError, OSError) as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(changed=params["state"] == "sent", acknowledged=len(read_ledger(Path(params["ledger"]))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The account of acknowledged messages must not settle when one is lost, doubled or unanswered."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+SOURCE = Path(__file__).resolve().parents[3] / "tests" / "molecule" / "library" / "webhook_traffic.py"
+
+
+def load() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("webhook_traffic", SOURCE)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["webhook_traffic"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+traffic = load()
+
+LEDGER = [{"wamid": "w1", "text": "Pergunta aa: horario?"}, {"wamid": "w2", "text": "Pergunta bb: horario?"}]
+ONCE = ["Sobre 'Pergunta aa: horario?'", "Sobre 'Pergunta bb: horario?'"]
+SETTLED: dict[str, list[str]] = {"lost": [], "stored_twice": [], "answered_twice": [], "unanswered": []}
+
+
+@pytest.mark.parametrize(
+    ("stored", "answers", "open_items"),
+    [
+        ({"w1": 1, "w2": 1}, ONCE, {}),
+        ({"w1": 1, "w2": 1, "other": 1}, [*ONCE, "to somebody else"], {}),
+        ({"w1": 1}, ONCE, {"lost": ["w2"]}),
+        ({"w1": 2, "w2": 1}, ONCE, {"stored_twice": ["w1"]}),
+        ({"w1": 1, "w2": 1}, [*ONCE, ONCE[1]], {"answered_twice": ["w2"]}),
+        ({"w1": 1, "w2": 1}, ONCE[:1], {"unanswered": ["w2"]}),
+        ({}, [], {"lost": ["w1", "w2"], "unanswered": ["w1", "w2"]}),
+    ],
+    ids=["settled", "others do not count", "lost", "stored twice", "answered twice", "unanswered", "nothing there"],
+)
+def test_account(stored: dict[str, int], answers: list[str], open_items: dict[str, list[str]]) -> None:
+    assert traffic.account(LEDGER, stored, answers) == {**SETTLED, **open_items}
