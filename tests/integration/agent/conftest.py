@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One stack per session; each test finds it whole and leaves it whole."""
+
+from __future__ import annotations
+
+import faulthandler
+from collections.abc import Generator, Iterator
+
+import docker
+import pytest
+
+from tests.integration.agent.containers import Session
+from tests.integration.agent.images import MissingImagesError, find
+from tests.integration.agent.stack import Stack
+from tests.integration.agent.traffic import Traffic
+
+faulthandler.enable()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "integration/agent" in item.path.as_posix():
+            item.add_marker(pytest.mark.docker)
+
+
+@pytest.fixture(scope="session")
+def _session_stack() -> Iterator[Stack]:
+    client = docker.from_env(timeout=120)
+    try:
+        images = find(client)
+    except MissingImagesError as error:
+        pytest.exit(str(error), returncode=1)
+    session = Session(client)
+    stack = None
+    try:
+        stack = Stack(session, images)
+        stack.start()
+        yield stack
+    except BaseException:
+        print(session.report())
+        raise
+    finally:
+        if stack is not None:
+            stack.close()
+        session.remove()
+        client.close()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Append what the containers said to the report of a failed test."""
+    report = yield
+    stack = getattr(item, "funcargs", {}).get("stack")
+    if report.failed and isinstance(stack, Stack):
+        report.sections.append(("containers", stack.session.report()))
+    return report
+
+
+@pytest.fixture
+def stack(_session_stack: Stack) -> Iterator[Stack]:
+    """The session's stack, whole at the start of each test whatever the one before broke."""
+    yield _session_stack
+    _session_stack.heal()
+
+
+@pytest.fixture
+def traffic(stack: Stack) -> Traffic:
+    return Traffic(stack)
