@@ -1,0 +1,176 @@
+#!/usr/bin/python
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Write a set of folders and files in one call."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: file_set
+short_description: Write a set of folders and files in one call
+version_added: "0.1.0"
+description:
+  - Does for a whole configuration what one task per file would do, in the time of one task.
+  - Each file is replaced by an atomic rename that is on the disk when the module returns. Links are refused.
+author: "The whats-agent-runbooks authors (@whats-agent-runbooks)"
+options:
+  folders:
+    description: Folders that are to exist, made in this order.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      path:
+        description: Where it is.
+        type: path
+        required: true
+      mode:
+        description: Permission bits in octal.
+        type: str
+        required: true
+      owner:
+        description: The owner's number.
+        type: int
+        default: 0
+      group:
+        description: The group's number.
+        type: int
+        default: 0
+  files:
+    description: Files that are to hold exactly this content.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      path:
+        description: Where it is.
+        type: path
+        required: true
+      content:
+        description: The whole content.
+        type: str
+        required: true
+      mode:
+        description: Permission bits in octal.
+        type: str
+        required: true
+      owner:
+        description: The owner's number.
+        type: int
+        default: 0
+      group:
+        description: The group's number.
+        type: int
+        default: 0
+      secret:
+        description: Whether the content must not show in a difference.
+        type: bool
+        default: false
+attributes:
+  check_mode:
+    description: In check mode nothing is written.
+    support: full
+  diff_mode:
+    description: Shows each difference, but never the content of a secret file.
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Write the configuration of Redis
+  file_set:
+    folders:
+      - {path: /opt/whats_agent/config/redis, mode: "0755"}
+    files:
+      - path: /opt/whats_agent/config/redis/redis.conf
+        content: "{{ lookup('ansible.builtin.template', 'redis/redis.conf.j2') }}"
+        mode: "0644"
+"""
+
+RETURN = r"""
+changed_paths:
+  description: What was created or corrected.
+  returned: always
+  type: list
+  elements: str
+  sample: [/opt/whats_agent/config/redis/redis.conf]
+"""
+
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.whats_agent.errors import WhatsAgentError
+from ansible.module_utils.whats_agent.file_set import File, Folder, settle
+
+COMMON: dict[str, dict[str, Any]] = {
+    "path": {"type": "path", "required": True},
+    "mode": {"type": "str", "required": True},
+    "owner": {"type": "int", "default": 0},
+    "group": {"type": "int", "default": 0},
+}
+
+
+def octal(text: str, path: str) -> int:
+    """Return permission bits from their octal text."""
+    try:
+        return int(text, 8)
+    except ValueError as error:
+        raise WhatsAgentError(f"the mode {text!r} of {path} is not octal", path=path) from error
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "folders": {"type": "list", "elements": "dict", "default": [], "options": COMMON},
+            "files": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": {
+                    **COMMON,
+                    "content": {"type": "str", "required": True},
+                    # A flag, not a secret itself.
+                    "secret": {"type": "bool", "default": False, "no_log": False},
+                },
+            },
+        },
+        supports_check_mode=True,
+    )
+    try:
+        folders = [
+            Folder(Path(item["path"]), octal(item["mode"], item["path"]), item["owner"], item["group"])
+            for item in module.params["folders"]
+        ]
+        files = [
+            File(
+                Path(item["path"]),
+                item["content"],
+                octal(item["mode"], item["path"]),
+                item["owner"],
+                item["group"],
+                item["secret"],
+            )
+            for item in module.params["files"]
+        ]
+        changes = settle(folders, files, write=not module.check_mode)
+    except WhatsAgentError as error:
+        module.fail_json(msg=error.message, **error.details)
+    module.exit_json(
+        changed=bool(changes),
+        changed_paths=[change.path for change in changes],
+        diff=[
+            {
+                "before_header": f"{change.path} ({change.what})",
+                "after_header": f"{change.path} ({change.what})",
+                "before": change.before,
+                "after": change.after,
+            }
+            for change in changes
+        ],
+    )
+
+
+if __name__ == "__main__":
+    main()
