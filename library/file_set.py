@@ -63,16 +63,38 @@ options:
         description: The group's number.
         type: int
         default: 0
-      secret:
-        description: Whether the content must not show in a difference.
-        type: bool
-        default: false
+  secret_files:
+    description: As O(files), but the content is never logged nor shown.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      path:
+        description: Where it is.
+        type: path
+        required: true
+      content:
+        description: The whole content.
+        type: str
+        required: true
+      mode:
+        description: Permission bits in octal.
+        type: str
+        required: true
+      owner:
+        description: The owner's number.
+        type: int
+        default: 0
+      group:
+        description: The group's number.
+        type: int
+        default: 0
 attributes:
   check_mode:
     description: In check mode nothing is written.
     support: full
   diff_mode:
-    description: Shows each difference, but never the content of a secret file.
+    description: Shows each difference, but never the content of a file in O(secret_files).
     support: full
 """
 
@@ -128,12 +150,15 @@ def main() -> None:
                 "type": "list",
                 "elements": "dict",
                 "default": [],
-                "options": {
-                    **COMMON,
-                    "content": {"type": "str", "required": True},
-                    # A flag, not a secret itself.
-                    "secret": {"type": "bool", "default": False, "no_log": False},
-                },
+                "options": {**COMMON, "content": {"type": "str", "required": True}},
+            },
+            "secret_files": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                # The list itself is no secret, its contents are.
+                "no_log": False,
+                "options": {**COMMON, "content": {"type": "str", "required": True, "no_log": True}},
             },
         },
         supports_check_mode=True,
@@ -150,9 +175,10 @@ def main() -> None:
                 octal(item["mode"], item["path"]),
                 item["owner"],
                 item["group"],
-                item["secret"],
+                secret=option == "secret_files",
             )
-            for item in module.params["files"]
+            for option in ("files", "secret_files")
+            for item in module.params[option]
         ]
         changes = settle(folders, files, write=not module.check_mode)
     except WhatsAgentError as error:

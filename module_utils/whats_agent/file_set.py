@@ -45,7 +45,7 @@ class Change:
 
 
 def _attributes(path: Path) -> tuple[int, int, int] | None:
-    """Return permission bits, owner and group, or None when nothing is there; a link where a file belongs is refused."""
+    """Return permission bits, owner and group, or None when nothing is there; a link is refused."""
     try:
         status = path.lstat()
     except FileNotFoundError:
