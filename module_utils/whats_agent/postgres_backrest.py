@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Run pgBackRest for one stack: in the database's container while that runs, else in a container of its own."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from . import pgbackrest
+from .docker_host import DockerHost, ExecResult
+from .errors import WhatsAgentError
+from .postgres_host import DATA_DIR, DatabasePlace, one_shot_options, repository_mounts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from .compose import ComposeProject, ServiceConfig
+    from .pgbackrest import Backup, BackupType, Repository
+
+RESTORE_LABEL = "whats_agent.restore"  # on containers and volumes of a restore or a proof: the id it belongs to
+_BACKUP_TIMEOUT_S = 6 * 3600
+_TAIL_LINES = 12
+
+
+class Backrest:
+    """pgBackRest of one stack."""
+
+    def __init__(self, place: DatabasePlace, docker: DockerHost, compose: ComposeProject) -> None:
+        """Name the parts; nothing is run yet."""
+        self.place = place
+        self.docker = docker
+        self.compose = compose
+        self._service: ServiceConfig | None = None
+
+    @property
+    def service(self) -> ServiceConfig:
+        """Return what compose makes of the postgres service (asked once)."""
+        if self._service is None:
+            self._service = self.compose.service(self.place.service)
+        return self._service
+
+    def forget_service(self) -> None:
+        """Ask compose again next time: `.env` has changed."""
+        self._service = None
+
+    def run(self, argv: Sequence[str], *, timeout_s: float = 60) -> ExecResult:
+        """Run a short command wherever that is possible; return what it answered, whatever its exit code."""
+        container = self.docker.container(self.place.project, self.place.service)
+        if container is not None and container.running:
+            with contextlib.suppress(_GoneMeanwhileError):
+                return self._execute(container.id, argv, timeout_s)
+        return self.run_once(argv, timeout_s=timeout_s)
+
+    def _execute(self, container: str, argv: Sequence[str], timeout_s: float) -> ExecResult:
+        try:
+            return self.docker.execute(container, argv, timeout=timeout_s)
+        except WhatsAgentError as error:
+            # A crash-looping container may end between the look and the call.
+            state = self.docker.inspect_if_present(container)
+            if state is None or not state.running:
+                raise _GoneMeanwhileError(error.message) from error
+            raise
+
+    def run_once(
+        self,
+        argv: Sequence[str],
+        *,
+        volume: str | None = None,
+        timeout_s: float = 60,
+        on_tick: Callable[[str], None] | None = None,
+        restore_id: str = "",
+    ) -> ExecResult:
+        """Run a command in a container of its own, the data volume mounted if one is named."""
+        mounts = repository_mounts(self.service)
+        if volume is not None:
+            mounts[volume] = {"bind": DATA_DIR, "mode": "rw"}
+        return self.docker.run_once(
+            self.service.image,
+            argv,
+            volumes=mounts,
+            network="none" if not self.off_host_needed() else "bridge",
+            labels={RESTORE_LABEL: restore_id} if restore_id else {},
+            timeout=timeout_s,
+            on_tick=on_tick,
+            options=one_shot_options(),
+        )
+
+    def off_host_needed(self) -> bool:
+        """Tell whether the configuration names a repository that is reached over the network."""
+        for target, (source, _read_only) in self.service.binds.items():
+            if target == "/etc/pgbackrest":
+                text = (self.place.stack_dir / source / "pgbackrest.conf").read_text(encoding="utf-8")
+                return any(line.startswith("repo2-type=") and not line.endswith("=posix") for line in text.splitlines())
+        return False
+
+    # Looking ---------------------------------------------------------------------------------------------------------
+
+    def info(self) -> Repository:
+        """Return what the repository holds. An unreadable one is told by `Repository.problem`, not raised."""
+        result = self.run(pgbackrest.info_argv(), timeout_s=60)
+        if result.exit_code != 0:
+            raise failed("cannot read the backup repository", pgbackrest.info_argv(), result)
+        return pgbackrest.parse_info(result.stdout)
+
+    def archived(self) -> list[str]:
+        """Return the WAL segments of repository 1, sorted."""
+        argv = pgbackrest.repo_ls_argv(f"archive/{pgbackrest.STANZA}")
+        result = self.run(argv, timeout_s=120)
+        if result.exit_code != 0:
+            raise failed("cannot list the archived WAL", argv, result)
+        return pgbackrest.archived_segments(result.stdout)
+
+    # Acting ----------------------------------------------------------------------------------------------------------
+
+    def stanza_create(self) -> None:
+        """Prepare the repository; it changes nothing when that is done."""
+        self._act(pgbackrest.stanza_create_argv(), "cannot prepare the backup repository", 60)
+
+    def check(self, timeout_s: int = 60) -> None:
+        """Prove that WAL reaches the repository: switch a segment and wait for it there."""
+        self._act(pgbackrest.check_argv(timeout_s), "WAL archiving does not work", timeout_s + 30)
+
+    def annotate(self, label: str, key: str, value: str) -> None:
+        """Write an annotation onto a backup."""
+        self._act(pgbackrest.annotate_argv(label, key, value), f"cannot annotate the backup {label}", 60)
+
+    def expire(self) -> None:
+        """Remove what retention no longer keeps."""
+        self._act(pgbackrest.expire_argv(), "cannot expire old backups", 600)
+
+    def backup(self, kind: BackupType, on_percent: Callable[[float], None]) -> Backup:
+        """Take a backup and return it. One that holds damaged pages is an error although pgBackRest ended well."""
+        container = self.docker.require_running(self.place.project, self.place.service)
+        before = {b.label for b in self.info().backups}
+        argv = pgbackrest.backup_argv(kind)
+        lines: list[str] = []
+
+        def on_line(line: str) -> None:
+            lines[:] = [*lines[-_TAIL_LINES:], line]
+            progress = pgbackrest.parse_progress(line)
+            if progress is not None:
+                on_percent(progress[1])
+
+        exit_code = self._stream(container.id, argv, on_line)
+        if exit_code != 0:
+            result = ExecResult(exit_code, "\n".join(lines), "")
+            if exit_code == pgbackrest.EXIT_LOCKED:
+                raise failed("another backup is running", argv, result)
+            raise failed(f"the {kind} backup failed", argv, result)
+        new = [b for b in self.info().backups if b.label not in before]
+        if not new:
+            raise WhatsAgentError(f"the {kind} backup ended well, yet the repository lists no new one")
+        if new[-1].error:
+            raise WhatsAgentError(
+                f"the backup {new[-1].label} holds damaged pages: recover the database (playbooks/recover_db.yml)",
+                backup=new[-1].label,
+            )
+        return new[-1]
+
+    def restore(
+        self,
+        label: str,
+        volume: str,
+        *,
+        delta: bool,
+        restore_id: str,
+        target_time: str | None = None,
+        on_percent: Callable[[float], None],
+        check: Callable[[], None],
+        timeout_s: float = 6 * 3600,
+    ) -> None:
+        """Restore a named backup into a volume that no server uses."""
+        argv = pgbackrest.restore_argv(label, delta=delta, target_time=target_time)
+
+        def tick(container: str) -> None:
+            check()
+            for line in reversed(self.docker.logs(container, tail=5).splitlines()):
+                progress = pgbackrest.parse_progress(line)
+                if progress is not None:
+                    on_percent(progress[1])
+                    return
+
+        result = self.run_once(argv, volume=volume, timeout_s=timeout_s, on_tick=tick, restore_id=restore_id)
+        if result.exit_code != 0:
+            raise failed(f"the restore of backup {label} failed", argv, result)
+        on_percent(100.0)
+
+    def _act(self, argv: Sequence[str], what: str, timeout_s: float) -> None:
+        result = self.run(argv, timeout_s=timeout_s)
+        if result.exit_code != 0:
+            raise failed(what, argv, result)
+
+    def _stream(self, container: str, argv: Sequence[str], on_line: Callable[[str], None]) -> int:
+        """Run a long command in a container, hand over its lines as they come, and return its exit code."""
+        api = self.docker.client.api
+        handle = api.exec_create(container, ["timeout", "--kill-after=30", str(_BACKUP_TIMEOUT_S), *argv])["Id"]
+        rest = ""
+        for chunk in api.exec_start(handle, stream=True):
+            *whole, rest = (rest + chunk.decode("utf-8", "replace")).split("\n")
+            for line in whole:
+                on_line(line)
+        if rest:
+            on_line(rest)
+        return int(api.exec_inspect(handle)["ExitCode"])
+
+
+class _GoneMeanwhileError(Exception):
+    """The container ended between being found and being used."""
+
+
+def failed(what: str, argv: Sequence[str], result: ExecResult) -> WhatsAgentError:
+    """Return the error for a failed pgBackRest command: its own first ERROR line, the tail of what it wrote."""
+    lines = [line for line in (result.stdout + "\n" + result.stderr).splitlines() if line.strip()]
+    errors = [line.partition("ERROR: ")[2] for line in lines if "ERROR: " in line]
+    reason = errors[0] if errors else (lines[-1] if lines else "no message")
+    reason = "".join(c if c.isprintable() else "?" for c in reason)
+    return WhatsAgentError(
+        f"{what}: {reason} (exit {result.exit_code})",
+        cmd=list(argv),
+        rc=result.exit_code,
+        stderr="\n".join(lines[-_TAIL_LINES:]),
+    )

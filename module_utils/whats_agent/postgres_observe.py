@@ -1,0 +1,364 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Look at the stack's database from all sides and touch nothing. `postgres_causes` decides what it means."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import env_file, postgres_pages
+from .errors import WhatsAgentError
+from .files import read_json
+from .postgres_host import DATA_DIR, ENV_NAMES, DatabasePlace, application_login, connect, free_bytes
+
+if TYPE_CHECKING:
+    from .docker_host import ContainerState, DockerHost
+
+PAGE_BUDGET_S = 2.0
+LOG_LINES = 300
+_TIMESTAMP = re.compile(r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+) UTC ")
+
+# What the server's log says when it matters. The first group, if any, is kept as detail.
+_SIGN_PATTERNS = {
+    "disk_full": r"No space left on device",
+    "invalid_page": r"invalid page in block \d+ of relation \"?([^\s\"]+)",
+    "checksum_failed": r"page verification failed",
+    "control_damaged": r"incorrect checksum in control file|could not (?:open|read) file \"global/pg_control\"",
+    "checkpoint_lost": r"could not locate a valid checkpoint record|invalid checkpoint record",
+    "file_missing": r"could not open file \"((?:base|global|pg_xact|pg_multixact)[^\"]*)\": No such file",
+    "catalog_damaged": r"cache lookup failed|could not open relation with OID|relation mapping file",
+    "wrong_major": r"database files are incompatible|data directory belongs to PostgreSQL",
+    "empty": r"whats-postgres: the data directory is empty",
+    "no_control": r"whats-postgres: the data directory has no global/pg_control",
+    "bad_configuration": (
+        r"configuration file \"[^\"]+\" contains errors|unrecognized configuration parameter"
+        r"|invalid value for parameter|could not load .*pg_hba\.conf"
+    ),
+    "lock_file": r"lock file \"postmaster\.pid\" already exists",
+    "archive_failed": r"archive command (?:failed|was terminated)",
+    "recovering": r"database system was (?:interrupted|not properly shut down)|redo (?:starts|in progress)",
+    "panic": r"PANIC:\s+(.*)",
+}
+LOG_SIGNS = {sign: re.compile(pattern) for sign, pattern in _SIGN_PATTERNS.items()}
+
+
+@dataclass(frozen=True)
+class VolumeFacts:
+    """The data volume as it lies on the host. `version` is PG_VERSION's text."""
+
+    name: str
+    present: bool
+    mountpoint: str = ""
+    empty: bool = False
+    version: str = ""
+    control_file: bool = False
+    standby: bool = False
+    free: int = 0
+    total: int = 0
+
+
+@dataclass(frozen=True)
+class LogSign:
+    """A telling line of the container's log since its last start."""
+
+    sign: str
+    line: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class ServerFacts:
+    """What the server says of itself. Seconds for ages, bytes for sizes."""
+
+    in_recovery: bool
+    uptime: float
+    checksums: bool
+    checksum_failures: int
+    max_connections: int
+    reserved_connections: int
+    connections: int
+    idle_in_transaction: int
+    databases: tuple[str, ...]
+    database_size: int
+    archive_mode: str
+    archive_ready: int
+    archive_last_ok_age: float | None
+    archive_last_failed_age: float | None
+    archive_failing: bool
+    blockers: tuple[dict[str, Any], ...] = ()
+    slots: tuple[dict[str, Any], ...] = ()
+    collation_mismatch: tuple[str, ...] = ()
+    invalid_indexes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Observed:
+    """Everything one look saw; None where a part could not be looked at, with the reason in `errors`."""
+
+    database: str
+    engine_error: str | None = None
+    env_error: str | None = None
+    volume: VolumeFacts | None = None
+    container: dict[str, Any] | None = None
+    container_volume: str | None = None
+    uptime: float | None = None
+    signs: tuple[LogSign, ...] = ()
+    connection_error: str | None = None
+    server: ServerFacts | None = None
+    login_error: str | None = None
+    host_expected: bool = True
+    pages: dict[str, Any] | None = None
+    bad_pages: tuple[dict[str, Any], ...] = ()
+    restore: dict[str, Any] | None = None
+    errors: tuple[str, ...] = field(default=())
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return JSON-able data."""
+        return asdict(self)
+
+
+def volume_facts(name: str, mountpoint: Path | None) -> VolumeFacts:
+    """Look into a volume's directory on the host; None for a volume that is not there."""
+    if mountpoint is None or not mountpoint.is_dir():
+        return VolumeFacts(name, present=False)
+    entries = {entry.name for entry in mountpoint.iterdir()} - {"lost+found"}
+    version = mountpoint / "PG_VERSION"
+    control = mountpoint / "global" / "pg_control"
+    status = free_bytes(mountpoint)
+    return VolumeFacts(
+        name=name,
+        present=True,
+        mountpoint=str(mountpoint),
+        empty=not entries or ".initialising" in entries,
+        version=version.read_text(encoding="ascii", errors="replace").strip() if version.is_file() else "",
+        control_file=control.is_file() and control.stat().st_size > 0,
+        standby=(mountpoint / "standby.signal").exists() or (mountpoint / "recovery.signal").exists(),
+        free=status,
+        total=_total_bytes(mountpoint),
+    )
+
+
+def _total_bytes(path: Path) -> int:
+    import os
+
+    status = os.statvfs(path)
+    return status.f_blocks * status.f_frsize
+
+
+def parse_docker_time(text: str) -> datetime | None:
+    """Read the engine's RFC 3339 time with nanoseconds; None for its zero time."""
+    if not text or text.startswith("0001-"):
+        return None
+    match = re.fullmatch(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(Z|[+-]\d\d:\d\d)", text)
+    if match is None:
+        return None
+    fraction = (match[2] or "0")[:6].ljust(6, "0")
+    return datetime.fromisoformat(f"{match[1]}.{fraction}{'+00:00' if match[3] == 'Z' else match[3]}")
+
+
+def read_signs(log: str, since: datetime | None) -> tuple[LogSign, ...]:
+    """Pick the telling lines of a log since the container's last start, the newest of each sign."""
+    found: dict[tuple[str, str], LogSign] = {}
+    current = since is None
+    for line in log.splitlines():
+        stamp = _TIMESTAMP.match(line)
+        if stamp is not None and since is not None:
+            current = datetime.fromisoformat(stamp[1] + "+00:00") >= since
+        elif line.startswith("whats-postgres: "):
+            current = True  # the entry point says its word last, whenever that was
+        if not current:
+            continue
+        for sign, pattern in LOG_SIGNS.items():
+            match = pattern.search(line)
+            if match is not None:
+                detail = match[1] if pattern.groups and match[1] else ""
+                found[(sign, detail)] = LogSign(sign, line.strip()[:300], detail)
+    return tuple(found.values())
+
+
+_SERVER = """
+select pg_is_in_recovery(),
+  extract(epoch from now() - pg_postmaster_start_time())::float8,
+  current_setting('data_checksums') = 'on',
+  coalesce((select sum(checksum_failures) from pg_stat_database), 0)::bigint,
+  current_setting('max_connections')::int,
+  current_setting('superuser_reserved_connections')::int + current_setting('reserved_connections')::int,
+  (select count(*) from pg_stat_activity where backend_type = 'client backend')::int,
+  (select count(*) from pg_stat_activity where state like 'idle in transaction%%')::int,
+  (select array_agg(datname::text order by datname) from pg_database where not datistemplate),
+  coalesce((select pg_database_size(oid) from pg_database where datname = %(name)s), 0)::bigint,
+  current_setting('archive_mode'),
+  (select count(*) from pg_ls_archive_statusdir() where name like '%%.ready')::int,
+  (select extract(epoch from now() - last_archived_time)::float8 from pg_stat_archiver),
+  (select extract(epoch from now() - last_failed_time)::float8 from pg_stat_archiver),
+  (select last_failed_time is not null and (last_archived_time is null or last_failed_time > last_archived_time)
+     from pg_stat_archiver)
+"""
+
+_BLOCKERS = """
+select a.pid, coalesce(a.usename, '') as user, coalesce(a.application_name, '') as application, a.state,
+  extract(epoch from clock_timestamp() - a.state_change)::float8 as idle_s, count(*)::int as blocked,
+  max(extract(epoch from clock_timestamp() - b.query_start))::float8 as waited_s
+from (select pid, query_start, unnest(pg_blocking_pids(pid)) as blocker
+        from pg_stat_activity where wait_event_type = 'Lock') b
+join pg_stat_activity a on a.pid = b.blocker
+group by 1, 2, 3, 4, 5 order by blocked desc limit 10
+"""
+
+_SLOTS = """
+select slot_name::text, active, coalesce(wal_status, '') as wal_status,
+  coalesce(pg_wal_lsn_diff(case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_lsn() end,
+                           restart_lsn), 0)::bigint as held
+from pg_replication_slots
+"""
+
+_COLLATIONS = """
+select 'database ' || datname from pg_database
+where datcollversion is not null and datcollversion is distinct from pg_database_collation_actual_version(oid)
+"""
+
+_INVALID_INDEXES = """
+select indexrelid::regclass::text from pg_index i join pg_class c on c.oid = i.indexrelid
+where not i.indisvalid and i.indislive and c.relkind = 'i'
+  and not exists (select from pg_stat_progress_create_index p where p.index_relid = i.indexrelid)
+"""
+
+
+def server_facts(admin: Any, database: str) -> ServerFacts:
+    """Ask a running server, over a superuser's connection to database `postgres`."""
+    row = admin.execute(_SERVER, {"name": database}).fetchone()
+    blockers = _rows(admin.execute(_BLOCKERS))
+    slots = _rows(admin.execute(_SLOTS))
+    collations = tuple(name for (name,) in admin.execute(_COLLATIONS).fetchall())
+    return ServerFacts(
+        in_recovery=row[0],
+        uptime=row[1],
+        checksums=row[2],
+        checksum_failures=int(row[3]),
+        max_connections=row[4],
+        reserved_connections=row[5],
+        connections=row[6],
+        idle_in_transaction=row[7],
+        databases=tuple(row[8] or ()),
+        database_size=int(row[9]),
+        archive_mode=row[10],
+        archive_ready=row[11],
+        archive_last_ok_age=row[12],
+        archive_last_failed_age=row[13],
+        archive_failing=bool(row[14]),
+        blockers=tuple(blockers),
+        slots=tuple(slots),
+        collation_mismatch=collations,
+    )
+
+
+def _rows(cursor: Any) -> list[dict[str, Any]]:
+    names = [column.name for column in cursor.description]
+    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+
+def unfinished_restore(place: DatabasePlace) -> dict[str, Any] | None:
+    """Return the state of a restore that has begun and not ended, or None."""
+    state = read_json(place.restore_path)
+    if isinstance(state, dict) and not state.get("finished_at"):
+        return state
+    return None
+
+
+def observe(place: DatabasePlace, docker: DockerHost, *, page_budget_s: float = PAGE_BUDGET_S) -> Observed:
+    """Look at everything, quickest first, as far as it can be looked at."""
+    try:
+        env = env_file.read_env(place.env_path)
+        env_file.require(env, ENV_NAMES, str(place.env_path))
+    except WhatsAgentError as error:
+        return Observed(database="", env_error=error.message)
+    name = env["DB_NAME"]
+    restore = unfinished_restore(place)
+    try:
+        volume = docker.volume(env["DB_VOLUME"])
+        container = docker.container(place.project, place.service)
+        facts = volume_facts(env["DB_VOLUME"], Path(volume.mountpoint) if volume else None)
+        since = parse_docker_time(container.started_at) if container else None
+        signs = read_signs(docker.logs(container.id, tail=LOG_LINES), since) if container and since else ()
+    except WhatsAgentError as error:
+        return Observed(database=name, engine_error=error.message, restore=restore)
+    seen: dict[str, Any] = {
+        "database": name,
+        "volume": facts,
+        "container": container.as_dict() if container else None,
+        "container_volume": container.mounts.get(DATA_DIR) if container else None,
+        "uptime": (datetime.now(since.tzinfo) - since).total_seconds() if since else None,
+        "signs": signs,
+        "restore": restore,
+        "host_expected": env["DB_HOST"] == place.service,
+    }
+    if container is None or not container.running:
+        return Observed(**seen)
+    return Observed(**seen, **_inside(place, container, env, signs, page_budget_s))
+
+
+def _inside(
+    place: DatabasePlace,
+    container: ContainerState,
+    env: dict[str, str],
+    signs: tuple[LogSign, ...],
+    page_budget_s: float,
+) -> dict[str, Any]:
+    """Look inside a running server: connection, what it says of itself, the agent's login, pages on disk."""
+    import psycopg
+
+    try:
+        admin = connect(place, "postgres", statement_timeout_s=10)
+    except psycopg.Error as error:
+        return {"connection_error": " ".join(str(error).split())[:400]}
+    name = env["DB_NAME"]
+    errors: list[str] = []
+    seen: dict[str, Any] = {}
+    with admin:
+        try:
+            seen["server"] = server = server_facts(admin, name)
+            address = next(iter(container.addresses.values()), None)
+            if address is not None and name in server.databases:
+                seen["login_error"] = application_login(env, address)
+            if name in server.databases and page_budget_s > 0:
+                found, problems = _pages(place, admin, name, _suspects(signs), page_budget_s)
+                seen.update(found)
+                errors += problems
+        except psycopg.Error as error:
+            errors.append(" ".join(str(error).split())[:400])
+    seen["errors"] = tuple(errors)
+    return seen
+
+
+def _suspects(signs: tuple[LogSign, ...]) -> tuple[str, ...]:
+    """Return the files whose pages the log complains of."""
+    return tuple(s.detail for s in signs if s.sign == "invalid_page" and s.detail.startswith(("base/", "global/")))
+
+
+def _pages(
+    place: DatabasePlace, admin: Any, name: str, suspects: tuple[str, ...], budget_s: float
+) -> tuple[dict[str, Any], list[str]]:
+    """Scan the pages on disk, the suspects first; return what was found and what could not be asked."""
+    import psycopg
+
+    errors: list[str] = []
+    try:
+        inside = connect(place, name, statement_timeout_s=10)
+    except psycopg.Error as error:
+        errors.append(" ".join(str(error).split())[:400])
+        inside = None
+    oid = admin.execute("select oid::bigint from pg_database where datname = %s", (name,)).fetchone()[0]
+    try:
+        scan = postgres_pages.scan(admin, inside, int(oid), budget_s=budget_s, suspects=suspects)
+    except psycopg.Error as error:
+        return {}, [*errors, " ".join(str(error).split())[:400]]
+    finally:
+        if inside is not None:
+            inside.close()
+    return {
+        "pages": {"scanned": scan.scanned, "total": scan.total, "complete": scan.complete},
+        "bad_pages": tuple({"kind": p.kind, "what": p.describe(), **asdict(p)} for p in scan.bad),
+    }, errors
