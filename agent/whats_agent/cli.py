@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""``whats-agent``: the commands of the image. JSON on stdout, errors on stderr and an exit code other than 0."""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+
+import click
+import psycopg
+import sqlalchemy.exc
+
+from whats_agent import __version__, heartbeat, logs
+from whats_agent.database.connection import connect
+from whats_agent.database.migrate import upgrade
+from whats_agent.errors import AgentError
+from whats_agent.message_log import MessageLog
+from whats_agent.outbox import queue
+from whats_agent.settings import CommonSettings, DatabaseSettings, WebSettings, WorkerSettings, load
+
+HEARTBEAT_LIMIT_SECONDS = 15.0
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def commands() -> None:
+    """A WhatsApp agent that never loses a webhook and answers each message exactly once."""
+
+
+@commands.command()
+def serve() -> None:
+    """Serve the webhook and the views with gunicorn."""
+    settings = load(WebSettings)
+    logs.set_up(settings.log_dir, settings.log_level)
+    MessageLog(settings.message_log_dir).check_tail()
+    os.execvp(sys.executable, [sys.executable, "-m", "gunicorn", "--config", "python:whats_agent.gunicorn_config"])  # noqa: S606 - becomes gunicorn
+
+
+@commands.command()
+def worker() -> None:
+    """Project the message log into PostgreSQL, and send the answers."""
+    from whats_agent.worker import Worker  # noqa: PLC0415 - loads the openai package, which no other command needs
+
+    settings = load(WorkerSettings)
+    logs.set_up(settings.log_dir, settings.log_level)
+    sys.exit(Worker(settings).run())
+
+
+@commands.command()
+def migrate() -> None:
+    """Bring the database's schema to this release."""
+    settings = load(DatabaseSettings)
+    logs.set_up(settings.log_dir, settings.log_level)
+    upgrade(settings)
+
+
+@commands.command("log-status")
+def log_status() -> None:
+    """Print the message log's last id, number of records and size."""
+    print_json(MessageLog(load(CommonSettings).message_log_dir).status())
+
+
+@commands.command("replay-status")
+def replay_status() -> None:
+    """Print how far PostgreSQL is behind the message log, and what the outbox holds."""
+    settings = load(DatabaseSettings)
+    end = MessageLog(settings.message_log_dir).last_id()
+    with connect(settings, "replay-status", statement_timeout="10s") as connection:
+        row = connection.execute("select position from projection").fetchone()
+        totals = queue.totals(connection)
+    position = int(row[0]) if row else 0
+    print_json({"log_last_id": end, "projected_id": position, "lag": max(end - position, 0), **totals})
+
+
+@commands.command("worker-health")
+def worker_health() -> None:
+    """Exit 0 while this container's worker gives signs of life; for the container's health check."""
+    if not heartbeat.is_fresh(load(CommonSettings).message_log_dir, HEARTBEAT_LIMIT_SECONDS):
+        raise AgentError(f"no heartbeat of this worker within {HEARTBEAT_LIMIT_SECONDS:g} s")
+
+
+def print_json(value: dict[str, int]) -> None:
+    """One line of JSON."""
+    click.echo(json.dumps(value))
+
+
+def main(run: Callable[[], None] = commands) -> None:
+    """Entry point: one clear line for what is foreseen."""
+    try:
+        run()
+    except AgentError as error:
+        _give_up(str(error))
+    except (psycopg.Error, sqlalchemy.exc.OperationalError) as error:
+        _give_up(f"PostgreSQL: {str(error).strip().splitlines()[0]}")
+
+
+def _give_up(message: str) -> None:
+    click.echo("\n".join(f"whats-agent: {line}" for line in message.splitlines()), err=True)
+    sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Asking OpenAI for an answer."""
+
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypedDict
+
+import openai
+from openai import OpenAI
+
+from whats_agent.errors import AnswerError
+from whats_agent.openai_client.breaker import Breaker
+
+
+class Turn(TypedDict):
+    """One message shown to the model."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The model's text and what it cost in tokens (None when the API did not say)."""
+
+    text: str
+    prompt_tokens: int | None
+    completion_tokens: int | None
+
+
+class Answerer(Protocol):
+    """What the sender needs of OpenAI."""
+
+    def answer(self, turns: list[Turn]) -> Answer:
+        """Raises AnswerError."""
+        ...
+
+
+class OpenAIAnswerer:
+    """Chat completions, with the package's own retries inside and the breaker around them."""
+
+    def __init__(
+        self,
+        api_key: str,
+        base_url: str,
+        model: str,
+        *,
+        timeout: float,
+        max_retries: int,
+        max_tokens: int,
+        breaker: Breaker,
+    ) -> None:
+        self._client = OpenAI(api_key=api_key, base_url=base_url, timeout=timeout, max_retries=max_retries)
+        self._model = model
+        self._max_tokens = max_tokens
+        self.breaker = breaker
+
+    def answer(self, turns: list[Turn]) -> Answer:
+        """The model's answer to ``turns``. Raises AnswerError when the breaker is open, the call failed or nothing was said."""
+        if not self.breaker.allows():
+            raise AnswerError("the circuit breaker is open")
+        try:
+            completion = self._client.chat.completions.create(
+                model=self._model,
+                messages=[{"role": turn["role"], "content": turn["content"]} for turn in turns],  # type: ignore[misc]  # the union is keyed by role
+                max_completion_tokens=self._max_tokens,
+            )
+        except openai.OpenAIError as error:
+            self.breaker.failed()
+            raise AnswerError(f"{type(error).__name__}: {error}"[:300]) from error
+        except BaseException:
+            self.breaker.failed()
+            raise
+        self.breaker.succeeded()
+        text = (completion.choices[0].message.content or "").strip() if completion.choices else ""
+        if not text:
+            raise AnswerError("the model said nothing")
+        usage = completion.usage
+        return Answer(text, usage.prompt_tokens if usage else None, usage.completion_tokens if usage else None)

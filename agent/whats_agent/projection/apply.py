@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One item of the log into the tables. Everything here may run again on the same item without changing anything more."""
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from psycopg.types.json import Jsonb
+
+from whats_agent import clock
+from whats_agent.database.connection import Connection
+from whats_agent.errors import UnreadableItemError
+from whats_agent.message_log import Kind, Record
+from whats_agent.outbox import settle
+from whats_agent.outbox.records import SendAttempt, SendResult, outbox_id, read_attempt, read_result
+from whats_agent.projection.policy import Policy
+from whats_agent.whatsapp.body import storable_text
+from whats_agent.whatsapp.items import AccountEvent, InboundMessage, Item, MessageEcho, StatusUpdate, UnreadableItem
+from whats_agent.whatsapp.message_types import Action, action_for
+from whats_agent.whatsapp.parse import parse
+
+LogItem = Item | SendAttempt | SendResult
+
+
+def items_of(record: Record) -> Iterator[LogItem]:
+    """What a record of the log holds. Never raises: what cannot be read comes as an UnreadableItem."""
+    if not record.intact:
+        yield UnreadableItem("record", "the record does not match its checksum", _as_text(record.body))
+    elif record.kind == Kind.WEBHOOK:
+        yield from parse(record.body)
+    elif record.kind in (Kind.SEND_ATTEMPT, Kind.SEND_RESULT):
+        try:
+            yield read_attempt(record.body) if record.kind == Kind.SEND_ATTEMPT else read_result(record.body)
+        except UnreadableItemError as error:
+            yield UnreadableItem("record", str(error), _as_text(record.body))
+    else:
+        yield UnreadableItem("record", f"unknown kind {record.kind}", _as_text(record.body))
+
+
+def apply(connection: Connection, record: Record, item: LogItem, log_identity: str, policy: Policy) -> None:
+    """Write one item. Raises psycopg.Error."""
+    at = clock.from_microseconds(record.at)
+    if isinstance(item, InboundMessage):
+        _inbound(connection, record, item, at, policy)
+    elif isinstance(item, StatusUpdate):
+        _status(connection, record, item, at)
+    elif isinstance(item, SendAttempt):
+        settle.apply_attempt(connection, item, policy.echo_wait)
+    elif isinstance(item, SendResult):
+        settle.apply_result(connection, item, at, policy.echo_wait)
+    elif isinstance(item, MessageEcho):
+        _echo(connection, record, item, at)
+    elif isinstance(item, AccountEvent):
+        _account_event(connection, record, item, at, log_identity)
+    else:
+        unreadable(connection, record, item, log_identity)
+
+
+def _inbound(connection: Connection, record: Record, message: InboundMessage, at: datetime, policy: Policy) -> None:
+    conversation = _conversation(
+        connection, message.phone_number_id, message.wa_id, message.user_id, message.profile_name, message.sent_at or at
+    )
+    # A clock ahead of ours must not widen the window in which Meta lets us answer.
+    sent_at = min(message.sent_at or at, at)
+    action = action_for(message.type, message.text, message.group_id)
+    if message.phone_number_id != policy.phone_number_id and action in (Action.ANSWER, Action.POLITE):
+        action = Action.STORE
+    row = connection.execute(
+        """
+        insert into messages (phone_number_id, wamid, conversation_id, direction, type, action, body, payload, sent_at, received_at,
+            log_id)
+        values (%s, %s, %s, 'inbound', %s, %s, %s, %s, %s, %s, %s)
+        on conflict (phone_number_id, wamid) do nothing returning id
+        """,
+        (
+            message.phone_number_id,
+            message.wamid,
+            conversation,
+            message.type,
+            action.value,
+            message.text,
+            Jsonb(message.payload),
+            sent_at,
+            at,
+            record.id,
+        ),
+    ).fetchone()
+    if row is None or action not in (Action.ANSWER, Action.POLITE):
+        return
+    connection.execute(
+        """
+        insert into outbox (id, conversation_id, message_id, phone_number_id, inbound_wamid, kind, expires_at, received_at)
+        values (%s, %s, %s, %s, %s, %s, %s, %s) on conflict do nothing
+        """,
+        (
+            outbox_id(message.phone_number_id, message.wamid),
+            conversation,
+            row[0],
+            message.phone_number_id,
+            message.wamid,
+            action.value,
+            sent_at + timedelta(seconds=policy.answer_window),
+            at,
+        ),
+    )
+
+
+def _conversation(
+    connection: Connection,
+    phone_number_id: str,
+    wa_id: str | None,
+    user_id: str | None,
+    name: str | None,
+    seen: datetime | None,
+) -> int:
+    """The conversation with this user, made when there is none. A user may be known by number, by user id, or by both."""
+    values = {"phone": phone_number_id, "wa_id": wa_id, "user_id": user_id, "name": name, "seen": seen}
+    row = connection.execute(
+        """
+        select id, wa_id, user_id from conversations
+        where phone_number_id = %(phone)s and (wa_id = %(wa_id)s or user_id = %(user_id)s)
+        order by (wa_id is not distinct from %(wa_id)s) desc, id limit 1
+        """,
+        values,
+    ).fetchone()
+    if row is None:
+        row = connection.execute(
+            """
+            insert into conversations (phone_number_id, wa_id, user_id, profile_name, last_inbound_at)
+            values (%(phone)s, %(wa_id)s, %(user_id)s, %(name)s, %(seen)s) returning id
+            """,
+            values,
+        ).fetchone()
+        assert row is not None  # noqa: S101 - insert … returning always has its row
+        return int(row[0])
+    connection.execute(
+        """
+        update conversations c set
+            profile_name = coalesce(%(name)s, profile_name),
+            last_inbound_at = greatest(last_inbound_at, %(seen)s),
+            wa_id = case when c.wa_id is null and not exists (
+                select 1 from conversations o where o.phone_number_id = c.phone_number_id and o.wa_id = %(wa_id)s)
+                then %(wa_id)s else c.wa_id end,
+            user_id = case when c.user_id is null and not exists (
+                select 1 from conversations o where o.phone_number_id = c.phone_number_id and o.user_id = %(user_id)s)
+                then %(user_id)s else c.user_id end
+        where id = %(id)s
+        """,
+        {**values, "id": row[0]},
+    )
+    return int(row[0])
+
+
+def _echo(connection: Connection, record: Record, echo: MessageEcho, at: datetime) -> None:
+    conversation = _conversation(connection, echo.phone_number_id, echo.wa_id, echo.user_id, None, None)
+    connection.execute(
+        """
+        insert into messages (phone_number_id, wamid, conversation_id, direction, type, action, body, payload, sent_at, received_at,
+            log_id)
+        values (%s, %s, %s, 'echo', %s, 'store', %s, %s, %s, %s, %s) on conflict (phone_number_id, wamid) do nothing
+        """,
+        (
+            echo.phone_number_id,
+            echo.wamid,
+            conversation,
+            echo.type,
+            echo.text,
+            Jsonb(echo.payload),
+            echo.sent_at or at,
+            at,
+            record.id,
+        ),
+    )
+
+
+def _status(connection: Connection, record: Record, status: StatusUpdate, at: datetime) -> None:
+    own_id = _uuid(status.callback_data)
+    moment = status.at or at
+    connection.execute(
+        """
+        insert into statuses (phone_number_id, wamid, status, at, outbox_id, payload, log_id)
+        values (%s, %s, %s, %s, %s, %s, %s) on conflict (phone_number_id, wamid, status) do nothing
+        """,
+        (status.phone_number_id, status.wamid, status.status, moment, own_id, Jsonb(status.payload), record.id),
+    )
+    settle.apply_status(connection, status, own_id, moment)
+
+
+def _account_event(
+    connection: Connection, record: Record, event: AccountEvent, at: datetime, log_identity: str
+) -> None:
+    connection.execute(
+        """
+        insert into account_events (field, value, entry_id, received_at, log_identity, log_id, item)
+        values (%s, %s, %s, %s, %s, %s, %s) on conflict do nothing
+        """,
+        (event.field, Jsonb(event.value), event.entry_id, at, log_identity, record.id, event.item),
+    )
+
+
+def unreadable(connection: Connection, record: Record, item: UnreadableItem, log_identity: str) -> None:
+    """Keep what could not be understood, with the reason."""
+    connection.execute(
+        """
+        insert into unreadable_items (reason, raw, received_at, log_identity, log_id, item)
+        values (%s, %s, %s, %s, %s, %s) on conflict do nothing
+        """,
+        (storable_text(item.reason), item.raw, clock.from_microseconds(record.at), log_identity, record.id, item.item),
+    )
+
+
+def _as_text(raw: bytes) -> str:
+    return storable_text(raw.decode("utf-8", "replace"))[:100_000]
+
+
+def _uuid(text: str | None) -> UUID | None:
+    try:
+        return UUID(text) if text else None
+    except ValueError:
+        return None

@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One sender thread: take a row, make the answer, store it, log the attempt, send, log the result."""
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import psycopg
+
+from whats_agent import clock, logs
+from whats_agent.database.connection import Connection
+from whats_agent.errors import AnswerError, MessageLogError
+from whats_agent.graph.client import MAX_TEXT, Graph
+from whats_agent.graph.outcome import delay_for
+from whats_agent.message_log import Kind, MessageLog
+from whats_agent.openai_client.client import Answerer
+from whats_agent.outbox import queue, settle
+from whats_agent.outbox.queue import Claim
+from whats_agent.outbox.records import Outcome, SendAttempt, SendResult
+from whats_agent.retry import Backoff
+from whats_agent.sender.conversation import turns_for
+from whats_agent.sender.leases import Leases
+from whats_agent.sender.stop_switch import StopSwitch
+from whats_agent.settings import WorkerSettings
+
+IDLE_SECONDS = 1.0
+GATE_POLL_SECONDS = 0.05
+DISK_RETRY_SECONDS = 5.0
+
+_log = logging.getLogger("whats_agent.sender")
+_business = logging.getLogger(logs.BUSINESS)
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What the sender threads of a worker share."""
+
+    settings: WorkerSettings
+    message_log: MessageLog
+    connect: Callable[[], Connection]
+    graph: Graph
+    answerer: Answerer
+    switch: StopSwitch
+    leases: Leases
+    work: threading.Condition
+
+
+def wait_for_projection(connection: Connection, message_log: MessageLog, stop: threading.Event) -> bool:
+    """Hold a new database session back until PostgreSQL knows everything the log said when the session began.
+
+    A session is new after every restore. What the restored database lost, the log's own send records among it, is projected
+    before anything is sent, and so nothing is answered a second time. False when told to stop.
+    """
+    end, identity = message_log.last_id(), message_log.identity()
+    while not stop.is_set():
+        row = connection.execute("select position from projection where log_identity = %s", (identity,)).fetchone()
+        if row is not None and row[0] >= end:
+            return True
+        stop.wait(GATE_POLL_SECONDS)
+    return False
+
+
+class Sender:
+    """Runs in its own thread with its own database session."""
+
+    def __init__(self, tools: Tools) -> None:
+        self._tools = tools
+
+    def run(self, stop: threading.Event) -> None:
+        """Send until ``stop`` is set; a failure of PostgreSQL or the log starts over with a new session."""
+        backoff = Backoff(_log, "sender", least=0.2, most=5.0)
+        while not stop.is_set():
+            try:
+                with self._tools.connect() as connection:
+                    if wait_for_projection(connection, self._tools.message_log, stop):
+                        backoff.succeeded()
+                        self._serve(connection, stop)
+            except (psycopg.Error, MessageLogError) as error:
+                stop.wait(backoff.failed(error))
+
+    def _serve(self, connection: Connection, stop: threading.Event) -> None:
+        tools = self._tools
+        while not stop.is_set():
+            pause = tools.switch.seconds_left()
+            if pause > 0:
+                stop.wait(min(pause, IDLE_SECONDS))
+                continue
+            claimed = queue.claim(connection, tools.settings.sender_lease_seconds)
+            if claimed is None:
+                with tools.work:
+                    tools.work.wait(IDLE_SECONDS)
+                continue
+            token = logs.correlation_id.set(str(claimed.id))
+            tools.leases.add(claimed.lease)
+            try:
+                self._handle(connection, claimed)
+            finally:
+                tools.leases.discard(claimed.lease)
+                logs.correlation_id.reset(token)
+
+    def _handle(self, connection: Connection, claimed: Claim) -> None:
+        settings = self._tools.settings
+        text, source = claimed.reply_text, claimed.reply_source
+        if not text or not source:
+            text, source, prompt_tokens, completion_tokens = self._make_answer(connection, claimed)
+            if not queue.keep_reply(connection, claimed, text, source, prompt_tokens, completion_tokens):
+                _log.warning(logs.fields(event="lease_lost", stage="answer"))
+                return
+        if not queue.start_sending(connection, claimed, settings.send_echo_wait_seconds):
+            _log.warning(logs.fields(event="lease_lost", stage="send"))
+            return
+        attempt = claimed.attempts + 1
+        try:
+            self._tools.message_log.append(Kind.SEND_ATTEMPT, SendAttempt(claimed.id, attempt, text, source).to_bytes())
+        except MessageLogError as error:
+            # Not sent: an attempt that the log does not know could be repeated after a restore.
+            _log.error(logs.fields(event="send_postponed", reason=error))
+            unsent = SendResult(
+                claimed.id, attempt, Outcome.RETRY, error="message log not writable", delay=DISK_RETRY_SECONDS
+            )
+            settle.apply_result(connection, unsent, clock.now(), settings.send_echo_wait_seconds)
+            return
+        result = self._send(claimed, attempt, text)
+        try:
+            self._tools.message_log.append(Kind.SEND_RESULT, result.to_bytes())
+        except MessageLogError as error:
+            _log.critical(logs.fields(event="send_result_not_logged", outcome=result.outcome, reason=error))
+        settle.apply_result(connection, result, clock.now(), settings.send_echo_wait_seconds)
+        if result.outcome is not Outcome.RETRY:
+            with self._tools.work:
+                # The conversation's next row can go now.
+                self._tools.work.notify()
+
+    def _make_answer(self, connection: Connection, claimed: Claim) -> tuple[str, str, int | None, int | None]:
+        settings = self._tools.settings
+        if claimed.kind == "polite":
+            return settings.polite_answer[:MAX_TEXT], "polite", None, None
+        turns = turns_for(
+            connection,
+            claimed.conversation_id,
+            claimed.message_id,
+            settings.context_turns,
+            settings.system_prompt,
+            settings.business_scope,
+        )
+        try:
+            answer = self._tools.answerer.answer(turns)
+        except AnswerError as error:
+            _log.error(logs.fields(event="fallback_answer", reason=f"openai {error}"))
+            return settings.fallback_answer[:MAX_TEXT], "fallback", None, None
+        return answer.text[:MAX_TEXT], "openai", answer.prompt_tokens, answer.completion_tokens
+
+    def _send(self, claimed: Claim, attempt: int, text: str) -> SendResult:
+        answer = self._tools.graph.send_text(claimed.phone_number_id, claimed.wa_id, claimed.user_id, text, claimed.id)
+        delay = 0.0
+        if answer.outcome is Outcome.STOPPED:
+            self._tools.switch.stop(f"{answer.error_code or ''} {answer.error or ''}".strip())
+            delay = self._tools.settings.send_stop_seconds
+        elif answer.outcome is Outcome.RETRY:
+            delay = delay_for(answer, attempt)
+        elif answer.outcome is Outcome.SENT:
+            self._tools.switch.succeeded()
+        level = logging.INFO if answer.outcome is Outcome.SENT else logging.ERROR
+        _log.log(
+            level,
+            logs.fields(
+                event="send",
+                outcome=answer.outcome.value,
+                attempt=attempt,
+                error_code=answer.error_code or "-",
+                reason=answer.error or "-",
+                retry_in=f"{delay:g}s",
+            ),
+        )
+        if answer.outcome is Outcome.SENT:
+            age = (clock.now() - claimed.received_at).total_seconds()
+            _business.info(logs.fields(event="answered", kind=claimed.kind, age=f"{age:.3f}s", attempts=attempt))
+        return SendResult(claimed.id, attempt, answer.outcome, answer.wamid, answer.error_code, answer.error, delay)

@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Configuration, read once from the environment (or from files named by ``<NAME>_FILE``) into typed settings.
+
+Each kind of process gets the settings it uses and no more: the web processes never see the access token, the worker never
+sees the app secret. A missing or weak secret stops the start with the variable's name; values are never printed.
+"""
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal, Self, TypeVar
+
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from whats_agent import masking
+from whats_agent.errors import SettingsError
+
+MIN_SECRET_LENGTH = 16
+MIN_DISTINCT_CHARACTERS = 6
+_PLACEHOLDERS = (
+    "changeme",
+    "change_me",
+    "change-me",
+    "password",
+    "secret",
+    "example",
+    "placeholder",
+    "your_",
+    "your-",
+    "xxxx",
+)
+
+
+def _strong(value: SecretStr) -> SecretStr:
+    """Refuse secrets nobody can have meant: short, of few characters, or left as a template had them."""
+    text = value.get_secret_value()
+    if len(text) < MIN_SECRET_LENGTH:
+        raise ValueError(f"is too short, at least {MIN_SECRET_LENGTH} characters are needed")
+    if len(set(text)) < MIN_DISTINCT_CHARACTERS:
+        raise ValueError("repeats too few characters to be a secret")
+    if text.lower().startswith(_PLACEHOLDERS):
+        raise ValueError("is still a placeholder")
+    return value
+
+
+Secret = Annotated[SecretStr, AfterValidator(_strong)]
+Url = Annotated[str, Field(pattern=r"^https?://[^\s]+$"), AfterValidator(lambda value: value.rstrip("/"))]
+
+
+class CommonSettings(BaseSettings):
+    """What every process of the agent needs."""
+
+    model_config = SettingsConfigDict(
+        case_sensitive=False, extra="ignore", hide_input_in_errors=True, env_ignore_empty=True
+    )
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
+    log_dir: Path = Path("/var/log/whats_agent")
+    message_log_dir: Path = Path("/var/lib/whats_agent/message_log")
+
+    @model_validator(mode="after")
+    def _tell_the_mask(self) -> Self:
+        masking.know_secrets(
+            value.get_secret_value() for _, value in self if isinstance(value, SecretStr) and value.get_secret_value()
+        )
+        return self
+
+
+class DatabaseSettings(CommonSettings):
+    """PostgreSQL, and Redis for what may vanish."""
+
+    db_host: str = "postgres"
+    db_port: int = Field(default=5432, ge=1, le=65535)
+    db_name: str = "whats_agent"
+    db_user: str = "whats_agent"
+    db_password: Secret
+    db_connect_timeout: int = Field(default=3, ge=1, le=60, description="seconds")
+    redis_url: str = Field(default="redis://redis:6379/0", pattern=r"^rediss?://[^\s]+$")
+    redis_password: Secret | None = None
+    phone_number_id: str = Field(pattern=r"^\d{5,20}$")
+
+    def conninfo(self) -> dict[str, str | int]:
+        """Keyword arguments for ``psycopg.connect``."""
+        return {
+            "host": self.db_host,
+            "port": self.db_port,
+            "dbname": self.db_name,
+            "user": self.db_user,
+            "password": self.db_password.get_secret_value(),
+            "connect_timeout": self.db_connect_timeout,
+            # A server that vanishes without a word is noticed within about 15 s.
+            "keepalives_idle": 5,
+            "keepalives_interval": 3,
+            "keepalives_count": 3,
+            "tcp_user_timeout": 15_000,
+        }
+
+
+class WebSettings(DatabaseSettings):
+    """The processes that accept webhooks and show the views."""
+
+    meta_verify_token: Secret
+    meta_app_secret: Secret
+    webhook_max_bytes: int = Field(default=4 * 1024 * 1024, ge=1024, description="larger bodies are refused with 413")
+    worker_stale_seconds: float = Field(default=30.0, gt=0, description="a heartbeat older than this is reported")
+
+
+class WorkerSettings(DatabaseSettings):
+    """The process that projects the log, asks OpenAI and sends."""
+
+    meta_access_token: Secret
+    graph_base_url: Url = "https://graph.facebook.com"
+    graph_version: str = Field(default="v26.0", pattern=r"^v\d{1,3}\.\d$")
+    graph_timeout: float = Field(default=15.0, gt=0, le=60, description="seconds")
+
+    openai_api_key: Secret
+    openai_base_url: Url = "https://api.openai.com/v1"
+    openai_model: str = "gpt-4o-mini"
+    openai_timeout: float = Field(default=25.0, gt=0, le=120, description="seconds for one try")
+    openai_max_retries: int = Field(default=2, ge=0, le=5)
+    openai_max_tokens: int = Field(default=800, ge=16, le=4096)
+    breaker_failures: int = Field(default=5, ge=1, description="failures in a row that open the circuit breaker")
+    breaker_open_seconds: float = Field(default=30.0, gt=0)
+
+    system_prompt: str = (
+        "Você é o assistente virtual da empresa no WhatsApp. Responda de forma breve, cordial e correta, no idioma do cliente. "
+        "Se não souber, diga que vai encaminhar a uma pessoa da equipe."
+    )
+    business_scope: str = ""
+    fallback_answer: str = (
+        "Desculpe, não consigo responder agora. Sua mensagem foi recebida e retornaremos assim que possível."
+    )
+    context_turns: int = Field(
+        default=10, ge=0, le=50, description="earlier messages of the conversation shown to the model"
+    )
+
+    sender_threads: int = Field(default=4, ge=1, le=64)
+    sender_lease_seconds: float = Field(
+        default=30.0,
+        ge=3,
+        description="a preparation whose worker died is taken over after this; living workers renew it",
+    )
+    send_echo_wait_seconds: float = Field(
+        default=120.0, gt=0, description="a send of unknown fate waits this long for its status before it is repeated"
+    )
+    send_stop_seconds: float = Field(default=30.0, gt=0, description="pause before a stopped sender tries again")
+    polite_answer: str = "Obrigado pela mensagem! Ainda não consigo ler este tipo de conteúdo por aqui. Pode escrever em texto, por favor?"
+    answer_window_seconds: float = Field(default=24 * 3600.0, gt=0, description="Meta's window for free-form answers")
+    projection_batch: int = Field(default=500, ge=1, le=5000)
+    poll_seconds: float = Field(default=0.1, gt=0, le=5, description="how often an idle worker looks for new records")
+
+    @model_validator(mode="after")
+    def _echo_outlasts_the_send(self) -> Self:
+        if self.send_echo_wait_seconds < self.graph_timeout * 2:
+            raise ValueError(
+                "SEND_ECHO_WAIT_SECONDS must be at least twice GRAPH_TIMEOUT, or a send could be repeated while it runs"
+            )
+        return self
+
+
+SettingsKind = TypeVar("SettingsKind", bound=CommonSettings)
+
+
+def load(kind: type[SettingsKind]) -> SettingsKind:
+    """Read settings of ``kind`` from the environment. Raises SettingsError with one line per bad variable, without values."""
+    from_files: dict[str, str] = {}
+    for name in kind.model_fields:
+        path = os.environ.get(f"{name.upper()}_FILE")
+        if path and not os.environ.get(name.upper()):
+            try:
+                from_files[name] = Path(path).read_text(encoding="utf-8").strip()
+            except (OSError, UnicodeDecodeError) as error:
+                raise SettingsError(f"{name.upper()}_FILE names a file that cannot be read: {error}") from None
+    try:
+        return kind(**from_files)  # type: ignore[arg-type]  # pydantic converts the text as it does the environment's
+    except ValidationError as error:
+        lines = [
+            _explain(problem["loc"], problem["type"], problem["msg"]) for problem in error.errors(include_input=False)
+        ]
+        raise SettingsError("\n".join(lines)) from None
+
+
+def _explain(location: tuple[int | str, ...], kind: str, message: str) -> str:
+    name = str(location[0]).upper() if location else ""
+    if kind == "missing":
+        return f"{name} is not set"
+    return f"{name} {message.removeprefix('Value error, ')}".strip()
