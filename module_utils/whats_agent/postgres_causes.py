@@ -63,7 +63,7 @@ SUMMARIES: dict[str, tuple[str, str]] = {
     "page_corrupt": ("data pages are damaged", "páginas de dados estão corrompidas"),
     "index_corrupt": ("an index is damaged", "um índice está corrompido"),
     "database_missing": ("the agent's database does not exist", "o banco de dados do agente não existe"),
-    "credentials_wrong": ("the credentials of .env do not fit the database", "as credenciais do .env não abrem o banco"),
+    "credentials_wrong": ("the credentials of .env do not fit the database", "as credenciais do .env não servem"),
     "url_wrong": ("DB_HOST of .env is not the stack's database", "DB_HOST do .env não aponta para o banco da stack"),
     "read_only_standby": ("PostgreSQL is a standby, without writes", "o PostgreSQL é um standby: não aceita escritas"),
     "blocked": ("a forgotten transaction blocks the others", "uma transação esquecida bloqueia as outras"),

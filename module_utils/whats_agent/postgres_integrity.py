@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Check a database's content: pages, structure, sequences, foreign keys, and what the agent's tables promise.
+
+Nothing here writes, so all of it runs on a standby before anybody relies on it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from . import postgres_pages
+from .errors import WhatsAgentError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .docker_host import DockerHost
+
+Connect = "Callable[[str], Any]"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check's verdict."""
+
+    name: str
+    ok: bool
+    detail: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return JSON-able data."""
+        return asdict(self)
+
+
+_SEQUENCES = """
+select s.oid::regclass::text as sequence, t.oid::regclass::text as table, quote_ident(a.attname) as column
+from pg_class s
+join pg_depend d on d.objid = s.oid and d.classid = 'pg_class'::regclass and d.refclassid = 'pg_class'::regclass
+                and d.deptype in ('a', 'i')
+join pg_class t on t.oid = d.refobjid
+join pg_attribute a on a.attrelid = t.oid and a.attnum = d.refobjsubid
+where s.relkind = 'S'
+"""
+
+_FOREIGN_KEYS = """
+select c.conname, c.conrelid::regclass::text as table, c.confrelid::regclass::text as target,
+  array(select quote_ident(attname) from unnest(c.conkey) with ordinality k(num, i)
+        join pg_attribute a on a.attrelid = c.conrelid and a.attnum = k.num order by i) as columns,
+  array(select quote_ident(attname) from unnest(c.confkey) with ordinality k(num, i)
+        join pg_attribute a on a.attrelid = c.confrelid and a.attnum = k.num order by i) as targets
+from pg_constraint c where c.contype = 'f'
+"""
+
+_TABLES = "select c.oid::regclass::text from pg_class c where relkind = 'r' and relnamespace = 'public'::regnamespace"
+
+# What the agent's tables promise to each other; each query counts the rows that break the promise. A query runs only
+# where all its tables exist: a restore may reach back before a migration.
+INVARIANTS: tuple[tuple[str, tuple[str, ...], str], ...] = (
+    ("one projection position", ("projection",), "select abs(count(*) - 1) from projection"),
+    (
+        "no message stored twice",
+        ("messages",),
+        "select count(*) from (select 1 from messages group by phone_number_id, wamid having count(*) > 1) d",
+    ),
+)
+
+
+def check_pages(admin: Any, inside: Any, database: str) -> Check:
+    """Compare the checksum of every page on disk."""
+    row = admin.execute("select oid::bigint from pg_database where datname = %s", (database,)).fetchone()
+    if row is None:
+        return Check("pages", False, f"the database {database} does not exist")
+    scan = postgres_pages.scan(admin, inside, int(row[0]), budget_s=6 * 3600)
+    if scan.bad:
+        return Check("pages", False, "; ".join(page.describe() for page in scan.bad[:5]))
+    return Check("pages", True, f"{scan.scanned} bytes read, every checksum fits")
+
+
+def check_sequences(inside: Any) -> Check:
+    """A sequence behind its column would hand out a key that is taken."""
+    behind = []
+    rows = inside.execute(_SEQUENCES).fetchall()
+    for sequence, table, column in rows:
+        # Names come quoted from the catalog itself.
+        query = f"select coalesce(max({column}), 0)::bigint, (select last_value from {sequence}) from {table}"  # noqa: S608
+        highest, last = inside.execute(query).fetchone()
+        if highest > last:
+            behind.append(f"{sequence} at {last}, {table} at {highest}")
+    return Check("sequences", not behind, "; ".join(behind) or f"{len(rows)} ahead of their columns")
+
+
+def check_foreign_keys(inside: Any) -> Check:
+    """Every reference must have its target; PostgreSQL checks that on writes, not on what a restore brings."""
+    broken = []
+    rows = inside.execute(_FOREIGN_KEYS).fetchall()
+    for name, table, target, columns, targets in rows:
+        joined = " and ".join(f"t.{t} = s.{c}" for c, t in zip(columns, targets, strict=True))
+        present = " and ".join(f"s.{c} is not null" for c in columns)
+        query = (
+            f"select count(*) from {table} s where {present} "  # noqa: S608
+            f"and not exists (select 1 from {target} t where {joined})"
+        )
+        (count,) = inside.execute(query).fetchone()
+        if count:
+            broken.append(f"{name}: {count} rows of {table} without their {target}")
+    return Check("foreign keys", not broken, "; ".join(broken) or f"{len(rows)} hold")
+
+
+def check_invariants(inside: Any) -> list[Check]:
+    """Check what the agent's tables promise to each other."""
+    tables = {name for (name,) in inside.execute(_TABLES).fetchall()}
+    checks = []
+    for name, needs, query in INVARIANTS:
+        if tables.issuperset(needs):
+            (broken,) = inside.execute(query).fetchone()
+            checks.append(Check(name, broken == 0, "holds" if broken == 0 else f"broken by {broken}"))
+    return checks
+
+
+def check_collations(admin: Any) -> Check:
+    """A collation of another version sorts differently from what its indexes hold."""
+    rows = admin.execute(
+        "select datname from pg_database where datcollversion is not null "
+        "and datcollversion is distinct from pg_database_collation_actual_version(oid)"
+    ).fetchall()
+    names = ", ".join(name for (name,) in rows)
+    return Check("collations", not rows, f"version changed in {names}" if rows else "as they were")
+
+
+def row_counts(inside: Any) -> dict[str, int]:
+    """Return the rows of each table of the schema public."""
+    counts = {}
+    for (table,) in inside.execute(_TABLES).fetchall():
+        (counts[table],) = inside.execute(f"select count(*) from {table}").fetchone()  # noqa: S608  quoted by the catalog
+    return counts
+
+
+def quick_checks(connect: Callable[[str], Any], database: str) -> list[Check]:
+    """Run everything that is cheap enough to stand before promotion; a query that fails is a failed check."""
+    import psycopg
+
+    checks: list[Check] = []
+    try:
+        with connect("postgres") as admin, connect(database) as inside:
+            checks.append(check_pages(admin, inside, database))
+            checks.append(check_collations(admin))
+            checks.append(check_sequences(inside))
+            checks.append(check_foreign_keys(inside))
+            checks += check_invariants(inside)
+            counts = row_counts(inside)
+            checks.append(Check("rows", True, ", ".join(f"{t} {n}" for t, n in sorted(counts.items())) or "no table"))
+    except psycopg.Error as error:
+        checks.append(Check("queries", False, " ".join(str(error).split())[:300]))
+    return checks
+
+
+def amcheck_argv(*, jobs: int = 2, tables: tuple[str, ...] = ()) -> list[str]:
+    """Return the command that checks heaps and indexes against each other in every database that has amcheck."""
+    argv = ["pg_amcheck", "--no-strict-names", "--heapallindexed", f"--jobs={jobs}"]
+    if tables:
+        return [*argv, *(f"--table={table}" for table in tables)]
+    return [*argv, "--all"]
+
+
+def check_structure(docker: DockerHost, container: str, *, timeout_s: float = 6 * 3600) -> Check:
+    """Run pg_amcheck in the server's container."""
+    result = docker.execute(container, amcheck_argv(), timeout=timeout_s)
+    if result.exit_code == 0:
+        return Check("structure", True, "pg_amcheck found nothing")
+    lines = [line for line in (result.stdout + result.stderr).splitlines() if line.strip()]
+    if not lines:
+        raise WhatsAgentError(f"pg_amcheck ended with {result.exit_code} and no word", rc=result.exit_code)
+    return Check("structure", False, "; ".join(lines[:5])[:500])
+
+
+def failures(checks: list[Check]) -> str:
+    """Return the failed checks in a line, empty when all hold."""
+    return "; ".join(f"{check.name}: {check.detail}" for check in checks if not check.ok)
