@@ -63,6 +63,11 @@ def up_argv(stack_dir: Path, services: Sequence[str], *, project: str = PROJECT,
     ]
 
 
+def start_argv(stack_dir: Path, services: Sequence[str], *, project: str = PROJECT) -> list[str]:
+    """Return the command that creates or starts services and waits for nothing."""
+    return [*compose_argv(stack_dir, project), "up", "--detach", "--no-deps", "--no-build", *services]
+
+
 def stop_argv(stack_dir: Path, services: Sequence[str], *, project: str = PROJECT, timeout_s: int = 60) -> list[str]:
     """Return the command that stops services and gives them time to end in order."""
     return [*compose_argv(stack_dir, project), "stop", f"--timeout={timeout_s}", *services]
@@ -137,6 +142,15 @@ class ComposeProject:
             up_argv(self.stack_dir, services, project=self.project, wait_s=wait_s),
             f"cannot start {', '.join(services)}",
             timeout=wait_s + 60,
+            environment=environment,
+        )
+
+    def start(self, *services: str, environment: Mapping[str, str] | None = None) -> None:
+        """Create or start services without waiting for their health. `environment` outweighs `.env`."""
+        self._run(
+            start_argv(self.stack_dir, services, project=self.project),
+            f"cannot start {', '.join(services)}",
+            timeout=120,
             environment=environment,
         )
 

@@ -37,6 +37,7 @@ EXIT_SERVER_RUNNING = 38
 EXIT_NOT_EMPTY = 40
 EXIT_LOCKED = 50
 EXIT_NOTHING_TO_RESTORE = 75
+EXITS_MISSING_FILE = (29, 39, 55)  # format, file open, file missing: the repository lost a part of a backup
 
 _PROGRESS = re.compile(r"\((?:bundle \S+, )?(?P<size>[\d.]+)(?P<unit>[KMGT]?B), (?P<percent>[\d.]+)%\)")
 
