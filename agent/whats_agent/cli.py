@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """``whats-agent``: the commands of the image. JSON on stdout, errors on stderr and an exit code other than 0."""
 
+import http.client
 import json
 import os
 import sys
@@ -19,6 +20,7 @@ from whats_agent.outbox import queue
 from whats_agent.settings import CommonSettings, DatabaseSettings, WebSettings, WorkerSettings, load
 
 HEARTBEAT_LIMIT_SECONDS = 15.0
+HEALTH_TIMEOUT_SECONDS = 4.0
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -72,11 +74,25 @@ def replay_status() -> None:
     print_json({"log_last_id": end, "projected_id": position, "lag": max(end - position, 0), **totals})
 
 
-@commands.command("worker-health")
-def worker_health() -> None:
-    """Exit 0 while this container's worker gives signs of life; for the container's health check."""
-    if not heartbeat.is_fresh(load(CommonSettings).message_log_dir, HEARTBEAT_LIMIT_SECONDS):
-        raise AgentError(f"no heartbeat of this worker within {HEARTBEAT_LIMIT_SECONDS:g} s")
+@commands.command()
+@click.argument("process", type=click.Choice(["app", "worker"]), default="app")
+def healthcheck(process: str) -> None:
+    """Exit 0 while this container's PROCESS is well; for the container's own health check."""
+    if process == "worker":
+        if not heartbeat.is_fresh(load(CommonSettings).message_log_dir, HEARTBEAT_LIMIT_SECONDS):
+            raise AgentError(f"no heartbeat of this worker within {HEARTBEAT_LIMIT_SECONDS:g} s")
+        return
+    port = os.environ.get("WEB_BIND", "0.0.0.0:8000").rpartition(":")[2]
+    connection = http.client.HTTPConnection("127.0.0.1", int(port), timeout=HEALTH_TIMEOUT_SECONDS)
+    try:
+        connection.request("GET", "/health")
+        status = connection.getresponse().status
+    except OSError as error:
+        raise AgentError(f"no answer from the web processes: {error}") from error
+    finally:
+        connection.close()
+    if status != 200:
+        raise AgentError(f"the web processes answer {status}")
 
 
 def print_json(value: dict[str, int]) -> None:

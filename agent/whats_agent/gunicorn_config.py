@@ -3,9 +3,6 @@
 
 import os
 
-from gunicorn.arbiter import Arbiter
-from gunicorn.workers.base import Worker
-
 from whats_agent import logs
 from whats_agent.settings import WebSettings, load
 
@@ -31,7 +28,7 @@ proc_name = "whats-agent"
 wsgi_app = "whats_agent.app:create_app()"
 
 
-def post_fork(_server: Arbiter, _worker: Worker) -> None:
+def post_fork(_server: object, _worker: object) -> None:
     """Open the log files in each process on its own."""
     settings = load(WebSettings)
     logs.set_up(settings.log_dir, settings.log_level)

@@ -35,7 +35,7 @@ class Backoff:
                     reason=reason[0][:300] if reason else "",
                 )
             )
-        ceiling = min(self._most, self._least * 2 ** min(self._failures - 1, 16))
+        ceiling = min(self._most, self._least * 2.0 ** min(self._failures - 1, 16))
         return ceiling * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
 
     def succeeded(self) -> None:

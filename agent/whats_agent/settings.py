@@ -130,6 +130,10 @@ class WorkerSettings(DatabaseSettings):
     fallback_answer: str = (
         "Desculpe, não consigo responder agora. Sua mensagem foi recebida e retornaremos assim que possível."
     )
+    polite_answer: str = (
+        "Obrigado pela mensagem! Ainda não consigo ler este tipo de conteúdo por aqui. "
+        "Pode escrever em texto, por favor?"
+    )
     context_turns: int = Field(
         default=10, ge=0, le=50, description="earlier messages of the conversation shown to the model"
     )
@@ -144,7 +148,6 @@ class WorkerSettings(DatabaseSettings):
         default=120.0, gt=0, description="a send of unknown fate waits this long for its status before it is repeated"
     )
     send_stop_seconds: float = Field(default=30.0, gt=0, description="pause before a stopped sender tries again")
-    polite_answer: str = "Obrigado pela mensagem! Ainda não consigo ler este tipo de conteúdo por aqui. Pode escrever em texto, por favor?"
     answer_window_seconds: float = Field(default=24 * 3600.0, gt=0, description="Meta's window for free-form answers")
     projection_batch: int = Field(default=500, ge=1, le=5000)
     poll_seconds: float = Field(default=0.1, gt=0, le=5, description="how often an idle worker looks for new records")

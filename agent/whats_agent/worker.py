@@ -107,8 +107,7 @@ class Worker:
         def guarded() -> None:
             try:
                 run(self._stop)
-            except Exception:
-                # Not a failure we know how to survive: end the process, the container starts afresh.
+            except Exception:  # noqa: BLE001 - not one we know how to survive: end the process, the container starts afresh
                 _log.critical(logs.fields(event="thread_died", thread=name), exc_info=True)
                 self._died = True
                 self._stop.set()

@@ -39,19 +39,16 @@ def read_answer(status: int, body: Any, retry_after: str | None) -> GraphAnswer:
         code = code if isinstance(code, int) else None
         text = f"{error.get('message', '')}"[:500]
         return GraphAnswer(classify(status, code, error.get("error_subcode")), None, code, text, _seconds(retry_after))
-    if 200 <= status < 300:
-        wamid = _wamid(body)
-        if wamid:
-            return GraphAnswer(Outcome.SENT, wamid)
-        return GraphAnswer(Outcome.UNKNOWN, error=f"status {status} without a message id")
-    if status in (401, 403):
-        return GraphAnswer(Outcome.STOPPED, error=f"status {status}")
-    if status == 429:
-        return GraphAnswer(Outcome.RETRY, error="status 429", retry_after=_seconds(retry_after))
-    if status >= 500:
-        # A gateway's page, not the API's own error: what was behind it may have taken the message.
-        return GraphAnswer(Outcome.UNKNOWN, error=f"status {status} without an error of the Graph API")
-    return GraphAnswer(Outcome.FAILED, error=f"status {status}")
+    wamid = _wamid(body)
+    if wamid and 200 <= status < 300:
+        return GraphAnswer(Outcome.SENT, wamid)
+    outcome = classify(status, None)
+    if (outcome is Outcome.RETRY and status != 429) or 200 <= status < 300:
+        # A gateway's page, or an answer without a message id: what was behind it may have taken the message.
+        outcome = Outcome.UNKNOWN
+    return GraphAnswer(
+        outcome, error=f"status {status} without an error of the Graph API", retry_after=_seconds(retry_after)
+    )
 
 
 def classify(status: int, code: int | None, subcode: Any = None) -> Outcome:

@@ -82,22 +82,26 @@ def give_back(connection: Connection, row_id: UUID, lease: str, delay: float) ->
     )
 
 
-def keep_reply(
-    connection: Connection,
-    claimed: Claim,
-    text: str,
-    source: str,
-    prompt_tokens: int | None,
-    completion_tokens: int | None,
-) -> bool:
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What is to be sent: the text, where it came from (``openai``, ``fallback``, ``polite``…) and what it cost in tokens."""
+
+    text: str
+    source: str
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+def keep_reply(connection: Connection, claimed: Claim, reply: Reply) -> bool:
     """Store the answer before it is sent, so that a repeat sends the same words. False when the lease was lost."""
     return (
         connection.execute(
             """
-            update outbox set reply_text = %s, reply_source = %s, prompt_tokens = %s, completion_tokens = %s, updated_at = now()
+            update outbox set reply_text = %s, reply_source = %s, prompt_tokens = %s, completion_tokens = %s,
+                updated_at = now()
             where id = %s and lease_owner = %s and state = 'leased'
             """,
-            (text, source, prompt_tokens, completion_tokens, claimed.id, claimed.lease),
+            (reply.text, reply.source, reply.prompt_tokens, reply.completion_tokens, claimed.id, claimed.lease),
         ).rowcount
         == 1
     )

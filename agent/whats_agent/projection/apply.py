@@ -57,9 +57,7 @@ def apply(connection: Connection, record: Record, item: LogItem, log_identity: s
 
 
 def _inbound(connection: Connection, record: Record, message: InboundMessage, at: datetime, policy: Policy) -> None:
-    conversation = _conversation(
-        connection, message.phone_number_id, message.wa_id, message.user_id, message.profile_name, message.sent_at or at
-    )
+    conversation = _conversation(connection, message, message.profile_name, message.sent_at or at)
     # A clock ahead of ours must not widen the window in which Meta lets us answer.
     sent_at = min(message.sent_at or at, at)
     action = action_for(message.type, message.text, message.group_id)
@@ -106,15 +104,10 @@ def _inbound(connection: Connection, record: Record, message: InboundMessage, at
 
 
 def _conversation(
-    connection: Connection,
-    phone_number_id: str,
-    wa_id: str | None,
-    user_id: str | None,
-    name: str | None,
-    seen: datetime | None,
+    connection: Connection, item: InboundMessage | MessageEcho, name: str | None, seen: datetime | None
 ) -> int:
     """The conversation with this user, made when there is none. A user may be known by number, by user id, or by both."""
-    values = {"phone": phone_number_id, "wa_id": wa_id, "user_id": user_id, "name": name, "seen": seen}
+    values = {"phone": item.phone_number_id, "wa_id": item.wa_id, "user_id": item.user_id, "name": name, "seen": seen}
     row = connection.execute(
         """
         select id, wa_id, user_id from conversations
@@ -152,7 +145,7 @@ def _conversation(
 
 
 def _echo(connection: Connection, record: Record, echo: MessageEcho, at: datetime) -> None:
-    conversation = _conversation(connection, echo.phone_number_id, echo.wa_id, echo.user_id, None, None)
+    conversation = _conversation(connection, echo, None, None)
     connection.execute(
         """
         insert into messages (phone_number_id, wamid, conversation_id, direction, type, action, body, payload, sent_at, received_at,

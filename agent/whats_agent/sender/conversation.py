@@ -3,13 +3,17 @@
 
 from whats_agent.database.connection import Connection
 from whats_agent.openai_client.client import Turn
+from whats_agent.settings import WorkerSettings
 
 
-def turns_for(
-    connection: Connection, conversation_id: int, message_id: int, limit: int, prompt: str, scope: str
-) -> list[Turn]:
+def system_prompt(settings: WorkerSettings) -> str:
+    """The configured prompt with the business's scope."""
+    scope = settings.business_scope
+    return f"{settings.system_prompt}\n\nEscopo do negócio: {scope}" if scope else settings.system_prompt
+
+
+def turns_for(connection: Connection, conversation_id: int, message_id: int, limit: int, system: str) -> list[Turn]:
     """The system prompt, then at most ``limit`` earlier messages, oldest first, then the message itself."""
-    system = prompt if not scope else f"{prompt}\n\nEscopo do negócio: {scope}"
     rows = connection.execute(
         """
         select m.direction, m.body, o.reply_text, o.state

@@ -16,10 +16,10 @@ from whats_agent.graph.outcome import delay_for
 from whats_agent.message_log import Kind, MessageLog
 from whats_agent.openai_client.client import Answerer
 from whats_agent.outbox import queue, settle
-from whats_agent.outbox.queue import Claim
+from whats_agent.outbox.queue import Claim, Reply
 from whats_agent.outbox.records import Outcome, SendAttempt, SendResult
 from whats_agent.retry import Backoff
-from whats_agent.sender.conversation import turns_for
+from whats_agent.sender.conversation import system_prompt, turns_for
 from whats_agent.sender.leases import Leases
 from whats_agent.sender.stop_switch import StopSwitch
 from whats_agent.settings import WorkerSettings
@@ -103,8 +103,9 @@ class Sender:
         settings = self._tools.settings
         text, source = claimed.reply_text, claimed.reply_source
         if not text or not source:
-            text, source, prompt_tokens, completion_tokens = self._make_answer(connection, claimed)
-            if not queue.keep_reply(connection, claimed, text, source, prompt_tokens, completion_tokens):
+            reply = self._make_reply(connection, claimed)
+            text, source = reply.text, reply.source
+            if not queue.keep_reply(connection, claimed, reply):
                 _log.warning(logs.fields(event="lease_lost", stage="answer"))
                 return
         if not queue.start_sending(connection, claimed, settings.send_echo_wait_seconds):
@@ -132,24 +133,19 @@ class Sender:
                 # The conversation's next row can go now.
                 self._tools.work.notify()
 
-    def _make_answer(self, connection: Connection, claimed: Claim) -> tuple[str, str, int | None, int | None]:
+    def _make_reply(self, connection: Connection, claimed: Claim) -> Reply:
         settings = self._tools.settings
         if claimed.kind == "polite":
-            return settings.polite_answer[:MAX_TEXT], "polite", None, None
+            return Reply(settings.polite_answer[:MAX_TEXT], "polite")
         turns = turns_for(
-            connection,
-            claimed.conversation_id,
-            claimed.message_id,
-            settings.context_turns,
-            settings.system_prompt,
-            settings.business_scope,
+            connection, claimed.conversation_id, claimed.message_id, settings.context_turns, system_prompt(settings)
         )
         try:
             answer = self._tools.answerer.answer(turns)
         except AnswerError as error:
             _log.error(logs.fields(event="fallback_answer", reason=f"openai {error}"))
-            return settings.fallback_answer[:MAX_TEXT], "fallback", None, None
-        return answer.text[:MAX_TEXT], "openai", answer.prompt_tokens, answer.completion_tokens
+            return Reply(settings.fallback_answer[:MAX_TEXT], "fallback")
+        return Reply(answer.text[:MAX_TEXT], "openai", answer.prompt_tokens, answer.completion_tokens)
 
     def _send(self, claimed: Claim, attempt: int, text: str) -> SendResult:
         answer = self._tools.graph.send_text(claimed.phone_number_id, claimed.wa_id, claimed.user_id, text, claimed.id)

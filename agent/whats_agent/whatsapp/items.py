@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What a webhook body is taken apart into. Plain data: nothing here talks to anything."""
 
-from dataclasses import dataclass, field
+import dataclasses
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -26,7 +27,7 @@ class InboundMessage:
     user_id: str | None
     profile_name: str | None
     group_id: str | None
-    payload: Json = field(repr=False)
+    payload: Json = dataclasses.field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class MessageEcho:
     sent_at: datetime | None
     wa_id: str | None
     user_id: str | None
-    payload: Json = field(repr=False)
+    payload: Json = dataclasses.field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ class StatusUpdate:
     at: datetime | None
     callback_data: str | None
     error_codes: tuple[int, ...]
-    payload: Json = field(repr=False)
+    payload: Json = dataclasses.field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ class AccountEvent:
     item: str
     entry_id: str
     field: str
-    value: Json = field(repr=False)
+    value: Json = dataclasses.field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ class UnreadableItem:
 
     item: str
     reason: str
-    raw: str = field(repr=False)
+    raw: str = dataclasses.field(repr=False)
 
 
 Item = InboundMessage | MessageEcho | StatusUpdate | AccountEvent | UnreadableItem

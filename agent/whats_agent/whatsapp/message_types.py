@@ -83,10 +83,10 @@ def _interactive(message: Json) -> str:
 
 
 def _order(message: Json) -> str:
-    lines = [
-        f"{_get(product, 'quantity')} × {_get(product, 'product_retailer_id')} ({_get(product, 'item_price')} {_get(product, 'currency')})"
-        for product in _list(message, "order", "product_items")
-    ]
+    lines = []
+    for product in _list(message, "order", "product_items"):
+        price = _join(_get(product, "item_price"), _get(product, "currency"))
+        lines.append(f"{_get(product, 'quantity')} × {_get(product, 'product_retailer_id')} ({price})")
     return _join("[pedido]", _get(message, "order", "text"), "; ".join(lines))
 
 

@@ -3,6 +3,7 @@
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from whats_agent.errors import UnreadableItemError
@@ -54,7 +55,7 @@ def _change(where: str, entry_id: str, change: Any) -> Iterator[Item]:
     if kind == "messages":
         yield from _messages(where, entry_id, value)
     elif kind in _ECHO_FIELDS and isinstance(value.get("message_echoes"), list):
-        yield from _each(where, "echo", value["message_echoes"], lambda item, echo: _echo(item, value, echo))
+        yield from _each(where, "echo", value["message_echoes"], partial(_echo, value))
     else:
         yield _guard(where, value, lambda: AccountEvent(where, entry_id, kind, storable(value)))
 
@@ -69,7 +70,7 @@ def _messages(where: str, entry_id: str, value: Json) -> Iterator[Item]:
         if not isinstance(group, list):
             yield UnreadableItem(f"{where}.{name}", f"{name} is not a list", as_text(group))
             continue
-        yield from _each(where, name, group, lambda item, one, build=build: build(item, value, one))
+        yield from _each(where, name, group, partial(build, value))
     if value.get("errors") is not None:
         found = True
         errors = {"errors": value["errors"], "metadata": value.get("metadata")}
@@ -82,7 +83,7 @@ def _messages(where: str, entry_id: str, value: Json) -> Iterator[Item]:
 def _each(where: str, name: str, group: list[Any], build: Callable[[str, Any], Item]) -> Iterator[Item]:
     for number, one in enumerate(group):
         item = f"{where}.{name}.{number}"
-        yield _guard(item, one, lambda item=item, one=one: build(item, one))
+        yield _guard(item, one, partial(build, item, one))
 
 
 def _guard(item: str, raw: Any, build: Callable[[], Item]) -> Item:
@@ -92,7 +93,7 @@ def _guard(item: str, raw: Any, build: Callable[[], Item]) -> Item:
         return UnreadableItem(item, str(error), as_text(raw))
 
 
-def _message(item: str, value: Json, raw: Any) -> InboundMessage:
+def _message(value: Json, item: str, raw: Any) -> InboundMessage:
     message = _mapping(storable(raw), "a message")
     kind = _identifier(message.get("type"), "type")
     wa_id = _identifier(message.get("from"), "from", required=False) or None
@@ -116,7 +117,7 @@ def _message(item: str, value: Json, raw: Any) -> InboundMessage:
     )
 
 
-def _echo(item: str, value: Json, raw: Any) -> MessageEcho:
+def _echo(value: Json, item: str, raw: Any) -> MessageEcho:
     message = _mapping(storable(raw), "an echo")
     kind = _identifier(message.get("type"), "type")
     wa_id = _identifier(message.get("to"), "to", required=False).lstrip("+") or None
@@ -136,7 +137,7 @@ def _echo(item: str, value: Json, raw: Any) -> MessageEcho:
     )
 
 
-def _status(item: str, value: Json, raw: Any) -> StatusUpdate:
+def _status(value: Json, item: str, raw: Any) -> StatusUpdate:
     status = _mapping(storable(raw), "a status")
     errors = status.get("errors")
     codes = [error.get("code") for error in errors if isinstance(error, dict)] if isinstance(errors, list) else []
