@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a server's timer runs: `python3 -m whats_agent_ops.backup_timer full|diff|incr|prove`.
+
+It takes the same lock and writes the same journal as a playbook, and waits for a run that holds the host. Exit codes: 0 done,
+1 failed (the last line of stderr says why), 75 the host stayed locked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from . import env_file, postgres_backup, postgres_proof
+from .clock import SYSTEM_CLOCK
+from .compose import ComposeProject
+from .docker_host import DockerHost
+from .errors import WhatsAgentError
+from .journal import Journal, Progress, new_run_id
+from .lock import HostLock, LockHeldError, heartbeat
+from .pgbackrest import candidates
+from .postgres_backrest import Backrest
+from .postgres_host import DatabasePlace
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .lock import Heart, Idle
+    from .pgbackrest import BackupType
+
+EXIT_LOCKED = 75
+WAIT_S = 900.0
+RETRY_S = 10.0
+
+
+def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="whats_agent_ops.backup_timer", description=__doc__)
+    parser.add_argument("kind", choices=["full", "diff", "incr", "prove"])
+    parser.add_argument("--stack-dir", type=Path, default=Path("/opt/whats_agent"))
+    parser.add_argument("--state-dir", type=Path, default=Path("/var/lib/whats_agent"))
+    parser.add_argument("--keep-full", type=int, default=postgres_backup.DEFAULT_KEEP_FULL)
+    return parser.parse_args(argv)
+
+
+def work(backrest: Backrest, kind: str, keep_full: int, journal: Journal, heart: Heart | Idle) -> dict[str, Any]:
+    """Do what the timer is for; return what the journal's last line is to hold."""
+
+    def progress(step: str) -> Progress:
+        return Progress(journal, step)
+
+    if kind != "prove":
+        outcome = postgres_backup.take(backrest, cast("BackupType", kind), keep_full=keep_full, progress=progress)
+        return {**outcome.as_dict(), "warnings": outcome.warnings}
+    usable = [b for b in candidates(backrest.info()) if not b.proven]
+    if not usable:
+        return {"steps": ["every usable backup is proven"]}
+    database = env_file.read_env(backrest.place.env_path)["DB_NAME"]
+    proof = postgres_proof.prove(backrest, usable[0], heart=heart, progress=progress, database=database)
+    if not proof.ok:
+        raise WhatsAgentError(f"backup {proof.backup} failed its proof", **proof.as_dict())
+    return {"proof": proof.as_dict()}
+
+
+def acquire(lock: HostLock, run_id: str, kind: str) -> None:
+    """Take the host's lock, waiting for another run to end."""
+    holder = {"user": "root", "controller": os.uname().nodename, "entry_point": "timer"}
+    deadline = SYSTEM_CLOCK.boottime() + WAIT_S
+    while True:
+        try:
+            lock.acquire(run_id, f"backup:{kind}", holder)
+        except LockHeldError:
+            if SYSTEM_CLOCK.boottime() > deadline:
+                raise
+            SYSTEM_CLOCK.sleep(RETRY_S)
+        else:
+            return
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the timer's work under the host's lock."""
+    arguments = parse_arguments(sys.argv[1:] if argv is None else argv)
+    run_id = new_run_id()
+    lock = HostLock(arguments.state_dir)
+    try:
+        acquire(lock, run_id, arguments.kind)
+    except LockHeldError as error:
+        print(error.message, file=sys.stderr)
+        return EXIT_LOCKED
+    journal = Journal(arguments.state_dir, run_id)
+    try:
+        journal.write("open", component="backup", runbook="backup_timer", kind=arguments.kind, entry_point="timer")
+        place = DatabasePlace(arguments.stack_dir, arguments.state_dir)
+        backrest = Backrest(place, DockerHost(timeout=3600), ComposeProject(place.stack_dir, place.project))
+        with heartbeat(run_id, arguments.state_dir) as heart:
+            done = work(backrest, arguments.kind, arguments.keep_full, journal, heart)
+    except WhatsAgentError as error:
+        journal.write("close", outcome="acted_not_recovered", message=error.message, **error.details)
+        print(error.message, file=sys.stderr)
+        return 1
+    else:
+        journal.write("close", outcome="recovered", **done)
+        return 0
+    finally:
+        lock.release(run_id)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Take backups, make sure that they can be taken, and say how the repository stands."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from . import pgbackrest
+from .clock import SYSTEM_CLOCK, Clock
+from .errors import WhatsAgentError
+from .pgbackrest import iso, safe_to_expire
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .journal import Progress
+    from .pgbackrest import Backup, BackupType, Repository
+    from .postgres_backrest import Backrest
+
+DEFAULT_KEEP_FULL = 4
+
+
+@dataclass
+class Outcome:
+    """What was done, and how the repository stands after it."""
+
+    changed: bool = False
+    backup: Backup | None = None
+    steps: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return JSON-able data."""
+        return {
+            "backup": describe(self.backup) if self.backup else None,
+            "steps": self.steps,
+        }
+
+
+def describe(backup: Backup) -> dict[str, Any]:
+    """Return a backup as people and tests read it."""
+    return {
+        **asdict(backup),
+        "references": list(backup.references),
+        "stopped_at": iso(backup.stop),
+        "proven": backup.proven,
+    }
+
+
+def standing(repository: Repository, clock: Clock = SYSTEM_CLOCK) -> dict[str, Any]:
+    """Return how a repository stands: what is there, how old, how much of it proven, ready for a disaster or not."""
+    proven = [b for b in repository.backups if b.proven]
+    newest = repository.backups[-1] if repository.backups else None
+    return {
+        "problem": repository.problem,
+        "backups": len(repository.backups),
+        "newest": describe(newest) if newest else None,
+        "newest_age_s": round(newest.age(clock.wall()), 1) if newest else None,
+        "newest_proven": proven[-1].label if proven else None,
+        "wal": {"min": repository.wal_min, "max": repository.wal_max},
+        "repositories": sorted(repository.keys),
+        "ready_for_disaster_recovery": repository.off_host and bool(proven),
+    }
+
+
+def take(
+    backrest: Backrest,
+    kind: BackupType,
+    *,
+    keep_full: int,
+    progress: Callable[[str], Progress],
+) -> Outcome:
+    """Take a backup and let old ones expire, as far as a proven one stays."""
+    repository = backrest.info()
+    if repository.problem and repository.status != pgbackrest.STATUS_NO_BACKUP:
+        raise WhatsAgentError(repository.problem, status=repository.status)
+    outcome = Outcome()
+    reporter = progress(f"{kind} backup")
+    # Per mille: the engine's percentages have two decimals, the journal's counters are whole numbers.
+    outcome.backup = backrest.backup(kind, lambda percent: reporter.update(int(percent * 10), 1000))
+    reporter.update(1000, 1000)
+    outcome.changed = True
+    outcome.steps.append(f"{outcome.backup.type} backup {outcome.backup.label}")
+    expire(backrest, keep_full, outcome)
+    return outcome
+
+
+def expire(backrest: Backrest, keep_full: int, outcome: Outcome) -> None:
+    """Let old backups expire, unless that would remove the last proven one."""
+    repository = backrest.info()
+    fulls = [b for b in repository.backups if b.type == "full"]
+    if len(fulls) <= keep_full:
+        return
+    if not safe_to_expire(repository, keep_full):
+        outcome.warnings.append(
+            f"old backups are kept: none of the newest {keep_full} full ones is proven (backup.yml -e prove=true proves one)"
+        )
+        return
+    backrest.expire()
+    outcome.steps.append("expired old backups")
+
+
+def make_ready(backrest: Backrest, *, keep_full: int, progress: Callable[[str], Progress]) -> Outcome:
+    """Make sure that the repository is prepared, that WAL reaches it, and that a first full backup lies in it."""
+    outcome = Outcome()
+    repository = backrest.info()
+    if repository.status in (pgbackrest.STATUS_MISSING_STANZA_PATH, pgbackrest.STATUS_MISSING_STANZA_DATA):
+        backrest.stanza_create()
+        outcome.changed = True
+        outcome.steps.append("prepared the repository")
+        repository = backrest.info()
+    if repository.problem and repository.status != pgbackrest.STATUS_NO_BACKUP:
+        raise WhatsAgentError(repository.problem, status=repository.status)
+    usable = pgbackrest.candidates(repository)
+    if not usable:
+        backrest.check()
+        taken = take(backrest, "full", keep_full=keep_full, progress=progress)
+        outcome.changed = True
+        outcome.backup = taken.backup
+        outcome.steps += taken.steps
+    return outcome

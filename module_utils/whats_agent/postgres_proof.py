@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Prove a backup: restore it in scratch, replay the archive, check it, and write the verdict onto it.
+
+Nothing of the service is touched: a volume of its own, a container without a network, a socket of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import pgbackrest, postgres_integrity
+from .clock import SYSTEM_CLOCK, Clock
+from .errors import WhatsAgentError
+from .postgres_backrest import Backrest
+from .postgres_host import DATA_DIR, GID, UID, one_shot_options, repository_mounts
+from .postgres_plan import RESERVE_BYTES, plan_restore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from .docker_host import DockerHost
+    from .journal import Progress
+    from .lock import Heart, Idle
+    from .pgbackrest import Backup
+
+SCRATCH_LABEL = "whats_agent.scratch"
+OPEN_DEADLINE_S = 900.0
+_MEMORY = "1g"
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What a proof came to. Seconds each; `rpo_s` is the age of the last commit that came back (None: no commit seen)."""
+
+    backup: str
+    ok: bool
+    checks: list[dict[str, Any]]
+    restore_s: float
+    open_s: float
+    check_s: float
+    rto_s: float
+    rpo_s: float | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return JSON-able data."""
+        return asdict(self)
+
+
+class ScratchServer:
+    """A server on a restored volume that nobody but the one who holds its socket can reach."""
+
+    def __init__(self, docker: DockerHost, container: str, socket_dir: Path) -> None:
+        """Name the running container and its socket on the host."""
+        self.docker = docker
+        self.container = container
+        self.socket_dir = socket_dir
+
+    def connect(self, dbname: str) -> Any:
+        """Connect as the superuser."""
+        import psycopg
+
+        return psycopg.connect(
+            host=str(self.socket_dir), user="postgres", dbname=dbname, connect_timeout=3, autocommit=True
+        )
+
+    def wait_open(self, heart: Heart | Idle, clock: Clock) -> None:
+        """Wait until it takes connections; one that ended is an error with its last words."""
+        import psycopg
+
+        deadline = clock.boottime() + OPEN_DEADLINE_S
+        while True:
+            heart.check()
+            try:
+                self.connect("postgres").close()
+            except psycopg.OperationalError as error:
+                state = self.docker.inspect_if_present(self.container)
+                if state is None or state.status in ("exited", "dead"):
+                    words = self.docker.logs(self.container, tail=8).strip() if state else "no container"
+                    raise WhatsAgentError(
+                        f"PostgreSQL does not start on what was restored: {words.splitlines()[-1]}", log=words
+                    ) from error
+                if clock.boottime() > deadline:
+                    raise WhatsAgentError(f"the restored server did not open within {OPEN_DEADLINE_S:.0f} s") from error
+                clock.sleep(0.1)
+            else:
+                return
+
+
+def sweep(docker: DockerHost) -> None:
+    """Remove what a killed proof left: its containers, then its volumes."""
+    for entry in docker.client.api.containers(all=True, filters={"label": [SCRATCH_LABEL]}):
+        docker.remove_container(entry["Id"])
+    for volume in docker.client.api.volumes(filters={"label": [SCRATCH_LABEL]})["Volumes"] or []:
+        docker.remove_volume(volume["Name"])
+
+
+@contextlib.contextmanager
+def scratch_server(backrest: Backrest, volume: str, scratch_id: str) -> Iterator[ScratchServer]:
+    """Start a server on a volume, without network and without archiving; remove it afterwards."""
+    docker = backrest.docker
+    socket_dir = backrest.place.state_dir / "scratch" / scratch_id
+    socket_dir.mkdir(parents=True, mode=0o700)
+    os.chown(socket_dir, UID, GID)
+    mounts = {
+        **repository_mounts(backrest.service),
+        volume: {"bind": DATA_DIR, "mode": "rw"},
+        str(socket_dir): {"bind": "/var/run/postgresql", "mode": "rw"},
+    }
+    configuration = backrest.service.binds.get("/etc/whats_agent/postgres")
+    if configuration is None:
+        raise WhatsAgentError("the compose file mounts no PostgreSQL configuration: run playbooks/deploy.yml")
+    mounts[configuration[0]] = {"bind": "/etc/whats_agent/postgres", "mode": "ro"}
+    container = docker.client.containers.create(
+        backrest.service.image,
+        ["serve", "-c", "listen_addresses="],
+        environment={"WHATS_POSTGRES_ARCHIVE": "off"},
+        volumes=mounts,
+        network_mode="bridge" if backrest.off_host_needed() else "none",
+        labels={SCRATCH_LABEL: scratch_id},
+        init=True,
+        mem_limit=_MEMORY,
+        shm_size="128m",
+        **one_shot_options(),
+    )
+    try:
+        container.start()
+        yield ScratchServer(docker, str(container.id), socket_dir)
+    finally:
+        docker.remove_container(str(container.id))
+        shutil.rmtree(socket_dir, ignore_errors=True)
+
+
+def wait_replayed(server: ScratchServer, heart: Heart | Idle, clock: Clock) -> tuple[int, float | None]:
+    """Follow replay to the end of the archive; return the position and the age of the last commit that came back."""
+    with server.connect("postgres") as admin:
+        while True:
+            heart.check()
+            position, age, waiting = admin.execute(
+                "select coalesce(pg_last_wal_replay_lsn()::text, '0/0'), "
+                "extract(epoch from now() - pg_last_xact_replay_timestamp())::float8, "
+                "(select wait_event from pg_stat_activity where backend_type = 'startup')"
+            ).fetchone()
+            if waiting == "RecoveryRetrieveRetryInterval":
+                return pgbackrest.lsn_value(position), age
+            clock.sleep(0.1)
+
+
+def prove(
+    backrest: Backrest,
+    backup: Backup,
+    *,
+    heart: Heart | Idle,
+    progress: Callable[[str], Progress],
+    database: str,
+    clock: Clock = SYSTEM_CLOCK,
+) -> Proof:
+    """Restore a backup in scratch and judge it. Raises only where no verdict is possible; the verdict is annotated."""
+    docker = backrest.docker
+    sweep(docker)
+    # The plan's own refusals fit here as well: passphrase, repository, space.
+    plan_restore(backrest, "", reserve=RESERVE_BYTES, clock=clock)
+    scratch_id = f"{clock.stamp()}-{secrets.token_hex(2)}"
+    volume = f"whats_agent_scratch_{scratch_id}"
+    reporter = progress("prove")
+    docker.create_volume(volume, {SCRATCH_LABEL: scratch_id})
+    began = clock.boottime()
+    try:
+        backrest.restore(
+            backup.label,
+            volume,
+            delta=False,
+            restore_id=scratch_id,
+            on_percent=lambda percent: reporter.update(int(backup.size * percent / 100), backup.size),
+            check=heart.check,
+        )
+        restored = clock.boottime()
+        with scratch_server(backrest, volume, scratch_id) as server:
+            server.wait_open(heart, clock)
+            position, age = wait_replayed(server, heart, clock)
+            opened = clock.boottime()
+            checks = postgres_integrity.quick_checks(server.connect, database)
+            checks.append(postgres_integrity.check_structure(docker, server.container))
+            newest = max(backrest.archived(), default=None)
+            whole = newest is None or position > pgbackrest.segment_start(newest)
+            checks.append(
+                postgres_integrity.Check("replay", whole, f"to {pgbackrest.lsn_text(position)}, archive to {newest}")
+            )
+            ended = clock.boottime()
+    except WhatsAgentError as error:
+        if error.details.get("rc") is None and "log" not in error.details:
+            raise
+        _annotate(backrest, backup.label, ok=False, clock=clock)
+        raise WhatsAgentError(f"backup {backup.label} is not restorable: {error.message}", **error.details) from error
+    finally:
+        sweep(docker)
+    ok = not postgres_integrity.failures(checks)
+    _annotate(backrest, backup.label, ok=ok, clock=clock)
+    return Proof(
+        backup=backup.label,
+        ok=ok,
+        checks=[check.as_dict() for check in checks],
+        restore_s=round(restored - began, 2),
+        open_s=round(opened - restored, 2),
+        check_s=round(ended - opened, 2),
+        rto_s=round(ended - began, 2),
+        rpo_s=None if age is None else round(age, 1),
+    )
+
+
+def _annotate(backrest: Backrest, label: str, *, ok: bool, clock: Clock) -> None:
+    backrest.annotate(label, pgbackrest.PROVEN if ok else pgbackrest.DISPROVEN, clock.rfc3339())
