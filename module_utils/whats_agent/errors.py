@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 Json = Any  # a value that json.loads gives or json.dumps takes
+Text = dict[str, str]  # {"en": …, "pt": …}: every text for people comes in both languages
 
 
 class WhatsAgentError(Exception):
