@@ -69,6 +69,7 @@ SUMMARIES: dict[str, tuple[str, str]] = {
     "blocked": ("a forgotten transaction blocks the others", "uma transação esquecida bloqueia as outras"),
     "archive_failing": ("WAL does not reach the backup repository", "o WAL não chega ao repositório de backup"),
     "slot_holding_wal": ("a replication slot holds back WAL", "um slot de replicação retém WAL"),
+    "wrong_data": ("the operator asks for the data of an earlier time", "o operador pede os dados de um momento anterior"),
     "collation_changed": ("the collation version has changed", "a versão da collation mudou"),
 }  # fmt: skip
 

@@ -1,0 +1,132 @@
+#!/usr/bin/python
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Name what is wrong with the stack's database, with the evidence."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: postgres_info
+short_description: Name what is wrong with the stack's database, with the evidence
+version_added: "0.1.0"
+description:
+  - Looks at the container, the volume, the log, the server and the pages on disk in one call, and touches nothing.
+  - The cause is one of a closed list. The first that hides or causes the others is the one that is named.
+  - Where a restore may be needed, the repository, the old volume and the free space are looked at too, and the refusal is named
+    before anything is stopped.
+author: "The whats-agent-runbooks authors (@whats-agent-runbooks)"
+options:
+  stack_dir:
+    description: Where the stack lies.
+    type: path
+    default: /opt/whats_agent
+  state_dir:
+    description: Where runs keep their state.
+    type: path
+    default: /var/lib/whats_agent
+  project:
+    description: The compose project.
+    type: str
+    default: whats_agent
+  page_budget:
+    description: How many seconds the pages on disk may be read for. 0 reads none.
+    type: float
+    default: 2
+  target_time:
+    description: A point in time that the operator asks for, with its offset. The cause is then V(wrong_data).
+    type: str
+  reserve_mb:
+    description: How many megabytes are to stay free beside a restored database.
+    type: int
+    default: 512
+  wait:
+    description: How many seconds to wait for a database that is only starting.
+    type: float
+    default: 0
+attributes:
+  check_mode:
+    description: It only looks.
+    support: full
+  diff_mode:
+    description: It changes nothing.
+    support: none
+"""
+
+EXAMPLES = r"""
+- name: Look at the database
+  postgres_info:
+  register: database
+
+- name: Show the cause
+  ansible.builtin.debug:
+    msg: "{{ database.diagnosis.summary.en }}"
+"""
+
+RETURN = r"""
+diagnosis:
+  description: The cause, in the shape that the role C(runbook) takes.
+  returned: always
+  type: dict
+  contains:
+    component: {description: Always C(database)., type: str}
+    cause: {description: One of the closed list., type: str, sample: volume_lost}
+    healthy: {description: Whether nothing has to be mended., type: bool}
+    evidence: {description: What shows it., type: list, elements: dict}
+    summary: {description: The cause in words., type: dict}
+    belongs_to: {description: The playbook that mends it if this one does not., type: str}
+    refuse: {description: Why nothing can be done, or null., type: dict}
+    state: {description: What a consent covers., type: dict}
+    facts: {description: What the remedies use., type: dict}
+    loses: {description: What a restore would cost, or null., type: dict}
+observed:
+  description: Everything that was seen.
+  returned: always
+  type: dict
+"""
+
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.whats_agent.compose import ComposeProject
+from ansible.module_utils.whats_agent.docker_host import DockerHost
+from ansible.module_utils.whats_agent.errors import WhatsAgentError
+from ansible.module_utils.whats_agent.postgres_backrest import Backrest
+from ansible.module_utils.whats_agent.postgres_diagnosis import Wish, diagnose
+from ansible.module_utils.whats_agent.postgres_host import DatabasePlace
+
+ENGINE_TIMEOUT_S = 90
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "stack_dir": {"type": "path", "default": "/opt/whats_agent"},
+            "state_dir": {"type": "path", "default": "/var/lib/whats_agent"},
+            "project": {"type": "str", "default": "whats_agent"},
+            "page_budget": {"type": "float", "default": 2},
+            "target_time": {"type": "str"},
+            "reserve_mb": {"type": "int", "default": 512},
+            "wait": {"type": "float", "default": 0},
+        },
+        supports_check_mode=True,
+    )
+    parameters = module.params
+    place = DatabasePlace(Path(parameters["stack_dir"]), Path(parameters["state_dir"]), parameters["project"])
+    backrest = Backrest(place, DockerHost(timeout=ENGINE_TIMEOUT_S), ComposeProject(place.stack_dir, place.project))
+    wish = Wish(
+        target_time=parameters["target_time"] or None,
+        reserve=parameters["reserve_mb"] * 1024 * 1024,
+        page_budget_s=parameters["page_budget"],
+        wait_s=parameters["wait"],
+    )
+    try:
+        diagnosis, observed = diagnose(backrest, wish)
+    except WhatsAgentError as error:
+        module.fail_json(msg=error.message, **error.details)
+    module.exit_json(changed=False, diagnosis=diagnosis, observed=observed.as_dict())
+
+
+if __name__ == "__main__":
+    main()

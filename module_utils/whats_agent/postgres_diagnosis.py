@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Put the finding, the restore's plan and what the operator wishes together into one diagnosis."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .clock import SYSTEM_CLOCK, Clock
+from .errors import WhatsAgentError
+from .postgres_causes import BELONGS_TO, HEALTHY, RESTORED, Finding, find
+from .postgres_observe import PAGE_BUDGET_S, Observed, observe
+from .postgres_plan import RESERVE_BYTES, RestorePlan, plan_restore
+
+if TYPE_CHECKING:
+    from .postgres_backrest import Backrest
+
+COMPONENT = "database"
+# Causes that pass by themselves, and are worth waiting for before anything is done.
+PASSING = frozenset(["starting"])
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the operator asks for."""
+
+    target_time: str | None = None
+    reserve: int = RESERVE_BYTES
+    page_budget_s: float = PAGE_BUDGET_S
+    wait_s: float = 0
+
+
+def diagnose(backrest: Backrest, wish: Wish, clock: Clock = SYSTEM_CLOCK) -> tuple[dict[str, Any], Observed]:
+    """Look, decide, and where a restore may be needed plan it; a plan that is refused refuses the run."""
+    deadline = clock.boottime() + wish.wait_s
+    while True:
+        seen = observe(backrest.place, backrest.docker, page_budget_s=wish.page_budget_s)
+        finding = find(seen)
+        if finding.cause not in PASSING or clock.boottime() >= deadline:
+            break
+        clock.sleep(0.25)
+    if wish.target_time is not None and finding.cause not in BELONGS_TO:
+        finding = Finding("wrong_data", (("wanted time", wish.target_time), ("otherwise", finding.cause)))
+    plan: RestorePlan | None = None
+    refusal: str | None = None
+    if finding.cause in RESTORED or wish.target_time is not None:
+        try:
+            plan = _plan(backrest, seen, finding, wish, clock)
+        except WhatsAgentError as error:
+            refusal = error.message
+    return assemble(seen, finding, plan, refusal), seen
+
+
+def _plan(backrest: Backrest, seen: Observed, finding: Finding, wish: Wish, clock: Clock) -> RestorePlan | None:
+    """Plan the restore that the finding may need. One that has already switched volumes needs none any more."""
+    state = seen.restore
+    volume = seen.volume.name if seen.volume else ""
+    if finding.cause == "restore_unfinished" and state is not None:
+        if state.get("new_volume") == volume:
+            return None
+        volume = state.get("old_volume", volume)
+    return plan_restore(
+        backrest,
+        volume,
+        target_time=wish.target_time,
+        rejected=tuple(state.get("rejected", ())) if state else (),
+        reserve=wish.reserve,
+        already_there=_written(backrest, state),
+        clock=clock,
+    )
+
+
+def _written(backrest: Backrest, state: dict[str, Any] | None) -> int:
+    """Return the bytes that an interrupted restore has already put into its volume."""
+    from pathlib import Path
+
+    volume = backrest.docker.volume(state["new_volume"]) if state else None
+    if volume is None:
+        return 0
+    return sum(path.lstat().st_size for path in Path(volume.mountpoint).rglob("*") if path.is_file())
+
+
+def assemble(seen: Observed, finding: Finding, plan: RestorePlan | None, refusal: str | None) -> dict[str, Any]:
+    """Build the diagnosis in the shape that the role `runbook` takes. Pure."""
+    container = seen.container or {}
+    reason = refusal
+    if finding.cause == "config_invalid":
+        reason = seen.env_error
+    return {
+        "component": COMPONENT,
+        "cause": finding.cause,
+        "healthy": finding.cause == HEALTHY,
+        "evidence": [{"what": what, "value": value} for what, value in finding.evidence],
+        "summary": finding.summary,
+        "belongs_to": BELONGS_TO.get(finding.cause),
+        "refuse": {"reason": {"en": reason, "pt": reason}} if reason else None,
+        "state": {
+            "cause": finding.cause,
+            "volume": seen.volume.name if seen.volume else None,
+            "container": container.get("id"),
+            "backup": plan.backup if plan else None,
+            "target_time": plan.target_time if plan else None,
+        },
+        "facts": {
+            "plan": plan.as_dict() if plan else None,
+            "container_status": container.get("status"),
+            "bad_pages": list(seen.bad_pages),
+            "blockers": list(seen.server.blockers) if seen.server else [],
+            "slots": list(seen.server.slots) if seen.server else [],
+        },
+        "loses": plan.loses if plan else None,
+    }
