@@ -12,7 +12,7 @@ import pytest
 from tests.integration.agent.containers import Session
 from tests.integration.agent.images import MissingImagesError, find
 from tests.integration.agent.stack import Stack
-from tests.integration.agent.traffic import Traffic
+from tests.integration.agent.traffic import COUNTS, Traffic
 
 faulthandler.enable()
 
@@ -64,5 +64,18 @@ def stack(_session_stack: Stack) -> Iterator[Stack]:
 
 
 @pytest.fixture
-def traffic(stack: Stack) -> Traffic:
-    return Traffic(stack)
+def traffic(stack: Stack, request: pytest.FixtureRequest) -> Traffic:
+    return Traffic(stack, request.node.name)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What became of all the messages that were sent."""
+    if not COUNTS:
+        return
+    columns = list(COUNTS[0][1])
+    terminalreporter.section("messages")
+    terminalreporter.write_line(" | ".join([*columns, "test"]))
+    for name, counts in COUNTS:
+        terminalreporter.write_line(" | ".join([*(f"{counts[key]:>{len(key)}}" for key in columns), name]))
+    totals = {key: sum(counts[key] for _, counts in COUNTS) for key in columns}
+    terminalreporter.write_line(" | ".join([*(f"{totals[key]:>{len(key)}}" for key in columns), "in all"]))

@@ -22,7 +22,10 @@ LABEL = "whats_agent.test_session"
 
 @dataclass(frozen=True)
 class Spec:
-    """What a container is made of; ``mounts`` pairs a volume or host path with a place inside."""
+    """What a container is made of; ``volumes`` and ``read_only_paths`` map a volume or host path to a place inside.
+
+    ``tmpfs`` maps a place to mount options: over a folder of the image a tmpfs belongs to root unless they say whose it is.
+    """
 
     name: str
     image: str
@@ -31,7 +34,7 @@ class Spec:
     volumes: dict[str, str] = field(default_factory=dict)
     read_only_paths: dict[str, str] = field(default_factory=dict)
     read_only: bool = True
-    tmpfs: tuple[str, ...] = ("/tmp",)  # noqa: S108 - inside the container
+    tmpfs: dict[str, str] = field(default_factory=dict)
     shm_size: str | None = None
 
 
@@ -127,7 +130,7 @@ class Session:
             environment=spec.environment,
             mounts=self._mounts(spec),
             read_only=spec.read_only,
-            tmpfs=dict.fromkeys(spec.tmpfs, "mode=1777"),
+            tmpfs={"/tmp": "mode=1777", **spec.tmpfs},  # noqa: S108 - inside the container
             shm_size=spec.shm_size,
             cap_drop=["ALL"],
             init=True,

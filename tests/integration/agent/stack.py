@@ -18,7 +18,7 @@ from tests.integration.agent.containers import Service, Session, Spec
 from tests.integration.agent.images import Images
 from tests.integration.agent.waiting import eventually
 
-CONFIG = Path(__file__).parent / "postgres"
+CONFIG = Path(__file__).parent / "config"
 MESSAGE_LOG = "/var/lib/whats_agent/message_log"
 LOGS = "/var/log/whats_agent"
 APP_PORT = 8000
@@ -62,14 +62,19 @@ class Stack:
             command=["serve"],
             environment={"WHATS_POSTGRES_ARCHIVE": "off"},
             volumes={volume: "/var/lib/postgresql/data"},
-            read_only_paths={str(CONFIG): "/etc/whats_agent/postgres"},
+            read_only_paths={str(CONFIG / "postgres"): "/etc/whats_agent/postgres"},
             read_only=False,
             shm_size="128m",
         )
 
     def _redis_spec(self) -> Spec:
-        command = ["redis-server", "--bind", "0.0.0.0", "--requirepass", self._redis_password, "--save", ""]
-        return Spec(name="redis", image=self.images.redis, command=command, tmpfs=("/tmp", "/var/lib/redis"))  # noqa: S108
+        return Spec(
+            name="redis",
+            image=self.images.redis,
+            environment={"REDIS_PASSWORD": self._redis_password},
+            read_only_paths={str(CONFIG / "redis"): "/etc/whats_agent/redis"},
+            tmpfs={"/var/lib/redis": "uid=64012,gid=64000,mode=0750"},
+        )
 
     def _graph_spec(self) -> Spec:
         return Spec(
@@ -91,7 +96,7 @@ class Stack:
             image=self.images.doubles,
             command=["openai"],
             environment={"OPENAI_API_KEY": self.openai_key},
-            tmpfs=("/tmp", "/var/lib/doubles"),  # noqa: S108
+            tmpfs={"/var/lib/doubles": "uid=64010,gid=64000,mode=0750"},
         )
 
     def _agent_environment(self, overrides: Mapping[str, str]) -> dict[str, str]:
@@ -118,6 +123,8 @@ class Stack:
             "SEND_STOP_SECONDS": "2",
             "SEND_ECHO_WAIT_SECONDS": "20",
             "SENDER_LEASE_SECONDS": "20",
+            # Small, so that a replay takes many transactions and what happens between two of them is tested too.
+            "PROJECTION_BATCH": "10",
             "LOG_LEVEL": "INFO",
             **overrides,
         }
@@ -131,7 +138,7 @@ class Stack:
             command=[command],
             environment=self._agent_environment(overrides or {}),
             volumes={message_log or self.message_log: MESSAGE_LOG},
-            tmpfs=("/tmp", LOGS),  # noqa: S108
+            tmpfs={LOGS: "uid=64010,gid=64000,mode=0770"},
         )
 
     def agent_service(self, name: str, command: str, message_log: str, overrides: Mapping[str, str]) -> Service:
@@ -282,6 +289,9 @@ class Stack:
             yield
         finally:
             service.start()
+            if service in (self.graph, self.openai):
+                # The test asks the doubles itself; for all others the agent must cope with the start as well.
+                eventually(lambda: self._answers(service.name, "/_double/health"), f"{service.name} to start")
 
     def close(self) -> None:
         for client in self._http.values():

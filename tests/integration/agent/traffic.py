@@ -24,6 +24,9 @@ from tests.integration.agent.waiting import TooLateError, eventually
 
 REDELIVERY_LIMIT_S = 90.0
 
+COUNTS: list[tuple[str, dict[str, int]]] = []
+"""What each test's traffic came to, for the table at the end of the run."""
+
 
 def new_wamid() -> str:
     return f"wamid.TEST{secrets.token_hex(16).upper()}"
@@ -89,8 +92,9 @@ class Traffic:
     the message is delivered again, as Meta does.
     """
 
-    def __init__(self, stack: Stack) -> None:
+    def __init__(self, stack: Stack, name: str = "") -> None:
         self._stack = stack
+        self._name = name
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
         self.acknowledged: list[Sent] = []
@@ -195,7 +199,7 @@ class Traffic:
             "not_200": sum(count for status, count in self.answers.items() if status not in ("200", "none")),
             "no_answer": self.answers["none"],
         }
-        print(f"counts: {json.dumps(counts)}")
+        COUNTS.append((self._name, counts))
         assert (counts["lost"], counts["stored_twice"], counts["answered_twice"]) == (0, 0, 0), counts
         assert counts["answered"] == counts["acknowledged"], counts
         assert counts["out_of_order"] == 0, counts
