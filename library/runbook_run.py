@@ -160,6 +160,14 @@ plan:
   description: Cause, remedies (name, destructive, changes, last_seconds), confirm, consented and loses.
   returned: when O(state=plan)
   type: dict
+next:
+  description: The rung to take next if what went before does not help; null when there is none.
+  returned: when O(state=plan), and when O(state=step) and O(phase=end)
+  type: str
+step:
+  description: The rung that begins.
+  returned: when O(state=step) and O(phase=begin)
+  type: str
 proceed:
   description: Whether the step may act.
   returned: when O(state=step) and O(phase=begin)
@@ -231,13 +239,15 @@ def perform(run: Run, params: dict[str, Any]) -> dict[str, Any]:
             "consented": plan.consented,
             "loses": plan.loses,
         }
-        return {"plan": fields, "result": result}
+        return {"plan": fields, "next": plan.remedies[0].name if plan.remedies else None, "result": result}
     if state == "close":
         return {"result": run.close(params["verification"], params["error"])}
     if params["phase"] == "begin":
         return run.begin_step(params["step"], params["diagnosis"], params["confirm"], params["verification"])
-    run.end_step(params["step"], ok=params["ok"], error=params["error"], stable_seconds=params["stable_seconds"])
-    return {"result": None}
+    following = run.end_step(
+        params["step"], ok=params["ok"], error=params["error"], stable_seconds=params["stable_seconds"]
+    )
+    return {"next": following, "result": None}
 
 
 def main() -> None:

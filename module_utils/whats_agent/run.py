@@ -200,7 +200,7 @@ class Run:
         """Check at the moment of acting that the symptom is still the planned one, and record the start.
 
         `verification` is the one that failed after the rung before, if there was one.
-        Returns `{proceed, gone, result}`. `gone`: healthy by now, so verify instead of acting. `result` is set when the run
+        Returns `{step, proceed, gone, result}`. `gone`: healthy by now, so verify instead of acting. `result` is set when the run
         ends here: the cause is another one, or consent no longer fits.
         """
         self.renew()
@@ -213,7 +213,7 @@ class Run:
             raise WhatsAgentError(f"the step {step} is not in this run's plan", step=step, cause=planned["cause"])
         if checked.healthy:
             self._journal.write("recheck", step=step, cause=checked.cause, gone=True)
-            return {"proceed": False, "gone": True, "result": None}
+            return {"step": step, "proceed": False, "gone": True, "result": None}
         reason = self._refuse_step(checked, planned, rung, confirm)
         if reason is not None:
             self._journal.write("diagnosis", **_diagnosis_fields(diagnosis))
@@ -228,11 +228,11 @@ class Run:
                 },
                 escalate=acted,
             )
-            return {"proceed": False, "gone": False, "result": result}
+            return {"step": step, "proceed": False, "gone": False, "result": result}
         if self._holds_lease and rung.get("quiet_seconds"):
             self._lock.renew(self.run_id, time_to_live=max(self.context.time_to_live, float(rung["quiet_seconds"])))
         self._journal.write("step", phase="begin", step=step, destructive=rung["destructive"])
-        return {"proceed": True, "gone": False, "result": None}
+        return {"step": step, "proceed": True, "gone": False, "result": None}
 
     def _refuse_step(
         self, checked: Diagnosis, planned: Mapping[str, Any], rung: Mapping[str, Any], confirm: str
@@ -256,9 +256,11 @@ class Run:
         # How long the run itself took must not make a consent given in time expire under way.
         return refuse_consent(confirm, present, now=int(confirm.partition("-")[0], 36), issued=subject)
 
-    def end_step(self, step: str, *, ok: bool, error: str = "", stable_seconds: float = 0) -> None:
+    def end_step(self, step: str, *, ok: bool, error: str = "", stable_seconds: float = 0) -> str | None:
         """Record how a rung ended: `ok` when its tasks ran through. The lease goes back to its usual time to live.
 
+        Returns the next rung's name, to be taken when this one is not verified; none after a rung that failed while
+        destroying, since no guess may follow that.
         After a rung that ended well, let `stable_seconds` pass, so that what is verified is what stays.
         """
         if self._holds_lease:
@@ -275,6 +277,10 @@ class Run:
         self._journal.write("step", **fields)
         if ok and not self.context.dry_run:
             self.context.clock.sleep(stable_seconds)
+        if not ok and begun[-1]["destructive"]:
+            return None
+        names = [str(remedy["name"]) for remedy in self._planned()["remedies"]]
+        return names[names.index(step) + 1] if step != names[-1] else None
 
     def _planned(self) -> dict[str, Any]:
         planned = [event for event in self._events() if event["event"] == "plan"]
