@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from .postgres_host import EXIT_EMPTY, EXIT_NO_CONTROL_FILE, EXIT_WRONG_MAJOR, MAJOR_VERSION
+from .postgres_observe import CRASH_UPTIME_S
 
 if TYPE_CHECKING:
     from .postgres_observe import Observed
@@ -30,7 +31,6 @@ RESTORED = frozenset(
 )
 DISK_LOW_BYTES = 256 * 1024 * 1024  # below this a checkpoint or a new WAL segment may fail
 CRASH_RESTARTS = 3
-CRASH_UPTIME_S = 60
 BLOCKED_S = 30
 SLOT_HELD_BYTES = 2 * 1024**3
 ARCHIVE_LATE_S = 180

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 PAGE_BUDGET_S = 2.0
 LOG_LINES = 300
+CRASH_UPTIME_S = 60  # a container that was restarted and is younger than this has not proven that it stays
 _TIMESTAMP = re.compile(r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+) UTC ")
 
 # What the server's log says when it matters. The first group, if any, is kept as detail.
@@ -282,7 +283,7 @@ def observe(place: DatabasePlace, docker: DockerHost, *, page_budget_s: float = 
         container = docker.container(place.project, place.service)
         facts = volume_facts(env["DB_VOLUME"], Path(volume.mountpoint) if volume else None)
         since = parse_docker_time(container.started_at) if container else None
-        signs = read_signs(docker.logs(container.id, tail=LOG_LINES), since) if container and since else ()
+        signs = _signs(docker, container, since)
     except WhatsAgentError as error:
         return Observed(database=name, engine_error=error.message, restore=restore)
     seen: dict[str, Any] = {
@@ -290,7 +291,7 @@ def observe(place: DatabasePlace, docker: DockerHost, *, page_budget_s: float = 
         "volume": facts,
         "container": container.as_dict() if container else None,
         "container_volume": container.mounts.get(DATA_DIR) if container else None,
-        "uptime": (datetime.now(since.tzinfo) - since).total_seconds() if since else None,
+        "uptime": _age(since) if since else None,
         "signs": signs,
         "restore": restore,
         "host_expected": env["DB_HOST"] == place.service,
@@ -298,6 +299,18 @@ def observe(place: DatabasePlace, docker: DockerHost, *, page_budget_s: float = 
     if container is None or not container.running:
         return Observed(**seen)
     return Observed(**seen, **_inside(place, container, env, signs, page_budget_s))
+
+
+def _signs(docker: DockerHost, container: ContainerState | None, since: datetime | None) -> tuple[LogSign, ...]:
+    """Read the container's log. Of one that dies again and again, also what it said before its last start."""
+    if container is None or since is None:
+        return ()
+    crashing = container.restart_count > 0 and (container.status == "restarting" or _age(since) < CRASH_UPTIME_S)
+    return read_signs(docker.logs(container.id, tail=LOG_LINES), None if crashing else since)
+
+
+def _age(moment: datetime) -> float:
+    return (datetime.now(moment.tzinfo) - moment).total_seconds()
 
 
 def _inside(

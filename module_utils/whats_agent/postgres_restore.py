@@ -23,7 +23,8 @@ from .errors import WhatsAgentError
 from .files import ensure_directory, read_json, write_json
 from .postgres_backrest import RESTORE_LABEL, Backrest
 from .postgres_host import DATA_DIR, GID, UID, VOLUME_LABEL, VOLUME_ROLE, DatabasePlace, connect, one_shot_options
-from .postgres_plan import RESERVE_BYTES, RestorePlan, plan_restore
+from .postgres_plan import RESERVE_BYTES, RestorePlan, parse_target_time, plan_restore, postgres_time
+from .postgres_standby import UnsoundBackupError, follow_replay, wait_open
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -46,8 +47,6 @@ STEPS = (
     "checked",
     "backed_up",
 )
-START_DEADLINE_S = 900.0  # a standby opens once it is consistent; it may have much to replay until then
-STALL_S = 20.0
 SWITCH_DEADLINE_S = 20.0
 MAX_ATTEMPTS = 3
 # Those that write to the database. The app keeps taking webhooks: it needs nothing but its disk.
@@ -62,10 +61,6 @@ class Options:
     reserve: int = RESERVE_BYTES
     backup_after: bool = True
     run_id: str = ""
-
-
-class UnsoundBackupError(WhatsAgentError):
-    """A backup turned out not to be restorable, or not sound: another one has to be tried."""
 
 
 class Restore:
@@ -183,8 +178,6 @@ class Restore:
 
     def plan_time(self) -> str | None:
         """Return the wanted time as PostgreSQL reads it."""
-        from .postgres_plan import parse_target_time, postgres_time
-
         wanted = self.options.target_time
         return postgres_time(parse_target_time(wanted)) if wanted else None
 
@@ -342,34 +335,13 @@ class Restore:
         return {}
 
     def _wait_open(self) -> None:
-        """Wait until the standby takes connections; a container that ended is an unsound backup, with its last words."""
-        import psycopg
-
-        deadline = self.clock.boottime() + START_DEADLINE_S
-        while True:
-            self.heart.check()
-            try:
-                connect(self.place, "postgres").close()
-            except psycopg.OperationalError as error:
-                container = self.docker.container(self.place.project, self.place.service)
-                if container is None or container.status in ("exited", "dead") or container.restart_count > 0:
-                    words = self.docker.logs(container.id, tail=8) if container else "no container"
-                    raise UnsoundBackupError(
-                        f"PostgreSQL does not start on what was restored: {words.strip().splitlines()[-1]}", log=words
-                    ) from error
-                if self.clock.boottime() > deadline:
-                    raise WhatsAgentError(
-                        f"PostgreSQL did not open within {START_DEADLINE_S:.0f} s: {' '.join(str(error).split())}"
-                    ) from error
-                self.clock.sleep(0.1)
-            else:
-                return
+        wait_open(self.place, self.docker, self.heart, self.clock)
 
     def _step_replayed(self) -> dict[str, Any]:
         """Wait until replay has come to the end of what there is, and see that this is the end it must reach."""
-        position = self._replay()
         expected = self.state["expected_end"]
         wanted = pgbackrest.lsn_value(expected) if expected else None
+        position = follow_replay(self.place, wanted, self.progress("replay"), self.heart, self.clock)
         if self.state["target_time"] is None:
             segments = self.backrest.archived()
             newest = max(segments, default=None)
@@ -378,35 +350,6 @@ class Restore:
                     f"replay ended at {pgbackrest.lsn_text(position)}, before {expected or newest}: WAL is missing"
                 )
         return {"position": pgbackrest.lsn_text(position), "expected": expected}
-
-    def _replay(self) -> int:
-        """Follow replay until the server waits for WAL that is not there, or pauses at the wanted time; return where."""
-        progress = self.progress("replay")
-        expected = self.state["expected_end"]
-        end = pgbackrest.lsn_value(expected) if expected else 0
-        with connect(self.place, "postgres") as admin:
-            position, since, first = -1, self.clock.boottime(), 0
-            while True:
-                self.heart.check()
-                row = admin.execute(
-                    "select pg_is_in_recovery(), coalesce(pg_last_wal_replay_lsn()::text, '0/0'), "
-                    "pg_is_in_recovery() and pg_get_wal_replay_pause_state() = 'paused', "
-                    "(select wait_event from pg_stat_activity where backend_type = 'startup')"
-                ).fetchone()
-                if not row[0]:
-                    raise WhatsAgentError("the restored server is no standby any more: somebody else has promoted it")
-                now = self.clock.boottime()
-                current = pgbackrest.lsn_value(row[1])
-                if current != position:
-                    position, since = current, now
-                first = first or position
-                if end:
-                    progress.update(max(0, position - first), max(1, end - first))
-                if row[2] or (end and position >= end):
-                    return position
-                if row[3] == "RecoveryRetrieveRetryInterval" or now - since > STALL_S:
-                    return position
-                self.clock.sleep(0.1)
 
     def _step_verified(self) -> dict[str, Any]:
         """Check what was restored while nobody can write to it."""
