@@ -408,6 +408,9 @@ class Restore:
         """Take a full backup: the timeline is new, and the next restore should not have to go through this one."""
         if not self.options.backup_after:
             return {"skipped": True}
+        # Until the first checkpoint on the new timeline, pg_control names the old one, and pgBackRest refuses.
+        with connect(self.place, "postgres") as admin:
+            admin.execute("checkpoint")
         progress = self.progress("backup")
         backup = self.backrest.backup("full", lambda percent: progress.update(int(percent * 10), 1000))
         self._save(new_backup=backup.label)
