@@ -40,6 +40,10 @@ options:
     description: How many megabytes are to stay free beside a restored database.
     type: int
     default: 512
+  repository:
+    description: Whether to tell as well how the backup repository stands.
+    type: bool
+    default: false
   wait:
     description: How many seconds to wait for a database that is only starting.
     type: float
@@ -79,6 +83,10 @@ diagnosis:
     state: {description: What a consent covers., type: dict}
     facts: {description: What the remedies use., type: dict}
     loses: {description: What a restore would cost, or null., type: dict}
+repository:
+  description: How the backup repository stands - newest backup and its age, newest proven one, WAL, readiness for a disaster.
+  returned: when O(repository=true)
+  type: dict
 observed:
   description: Everything that was seen.
   returned: always
@@ -92,6 +100,7 @@ from ansible.module_utils.whats_agent.compose import ComposeProject
 from ansible.module_utils.whats_agent.docker_host import DockerHost
 from ansible.module_utils.whats_agent.errors import WhatsAgentError
 from ansible.module_utils.whats_agent.postgres_backrest import Backrest
+from ansible.module_utils.whats_agent.postgres_backup import standing
 from ansible.module_utils.whats_agent.postgres_diagnosis import Wish, diagnose
 from ansible.module_utils.whats_agent.postgres_host import DatabasePlace
 
@@ -108,6 +117,7 @@ def main() -> None:
             "page_budget": {"type": "float", "default": 2},
             "target_time": {"type": "str"},
             "reserve_mb": {"type": "int", "default": 512},
+            "repository": {"type": "bool", "default": False},
             "wait": {"type": "float", "default": 0},
         },
         supports_check_mode=True,
@@ -123,9 +133,10 @@ def main() -> None:
     )
     try:
         diagnosis, observed = diagnose(backrest, wish)
+        more = {"repository": standing(backrest.info())} if parameters["repository"] else {}
     except WhatsAgentError as error:
         module.fail_json(msg=error.message, **error.details)
-    module.exit_json(changed=False, diagnosis=diagnosis, observed=observed.as_dict())
+    module.exit_json(changed=False, diagnosis=diagnosis, observed=observed.as_dict(), **more)
 
 
 if __name__ == "__main__":
