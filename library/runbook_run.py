@@ -157,7 +157,7 @@ taken_over:
   returned: when O(state=open)
   type: str
 plan:
-  description: Cause, remedies (name, destructive, changes, last_seconds), confirm, consented and loses.
+  description: Cause, summary, evidence, remedies (name, destructive, changes, last_seconds), confirm, consented and loses.
   returned: when O(state=plan)
   type: dict
 next:
@@ -165,8 +165,16 @@ next:
   returned: when O(state=plan), and when O(state=step) and O(phase=end)
   type: str
 step:
-  description: The rung that begins.
-  returned: when O(state=step) and O(phase=begin)
+  description: The rung that begins or ended.
+  returned: when O(state=step)
+  type: str
+seconds:
+  description: How long the ended step took.
+  returned: when O(state=step) and O(phase=end)
+  type: float
+error:
+  description: Why the ended step failed; empty when it did not.
+  returned: when O(state=step) and O(phase=end)
   type: str
 proceed:
   description: Whether the step may act.
@@ -234,6 +242,8 @@ def perform(run: Run, params: dict[str, Any]) -> dict[str, Any]:
         plan, result = run.plan(params["diagnosis"], params["ladder"], params["confirm"])
         fields = {
             "cause": plan.cause,
+            "summary": params["diagnosis"].get("summary"),
+            "evidence": params["diagnosis"].get("evidence") or [],
             "remedies": [remedy.as_dict() for remedy in plan.remedies],
             "confirm": plan.confirm,
             "consented": plan.consented,
@@ -244,10 +254,10 @@ def perform(run: Run, params: dict[str, Any]) -> dict[str, Any]:
         return {"result": run.close(params["verification"], params["error"])}
     if params["phase"] == "begin":
         return run.begin_step(params["step"], params["diagnosis"], params["confirm"], params["verification"])
-    following = run.end_step(
+    ended = run.end_step(
         params["step"], ok=params["ok"], error=params["error"], stable_seconds=params["stable_seconds"]
     )
-    return {"next": following, "result": None}
+    return {**ended, "result": None}
 
 
 def main() -> None:

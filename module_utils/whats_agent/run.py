@@ -14,7 +14,7 @@ from typing import Any
 
 from .breaker import THRESHOLD, Breaker
 from .clock import SYSTEM_CLOCK, Clock
-from .consent import Subject, refuse_consent, state_digest
+from .consent import Subject, consent_hash, refuse_consent, state_digest
 from .env_file import parse_env
 from .errors import Text, WhatsAgentError
 from .journal import Journal, last_durations, new_run_id, read_events, run_ids, run_path
@@ -184,7 +184,7 @@ class Run:
         """Find the plan that printed this consent on this host."""
         for run_id in run_ids(self.context.state_dir)[:_SEARCHED_PLANS]:
             for event in read_events(run_path(self.context.state_dir, run_id)):
-                if event["event"] == "plan" and event.get("confirm") == confirm:
+                if event["event"] in ("plan", "consent") and event.get("confirm") == confirm:
                     return Subject.of(event["subject"])
         return None
 
@@ -217,15 +217,14 @@ class Run:
         reason = self._refuse_step(checked, planned, rung, confirm)
         if reason is not None:
             self._journal.write("diagnosis", **_diagnosis_fields(diagnosis))
-            acted = self._acted(self._events())
+            events = self._events()
+            acted = self._acted(events)
             result = self._finish(
                 "acted_not_recovered" if acted else "refused",
                 cause=checked.cause,
+                remedy=_last_step(events),
                 reason=reason,
-                next_step={
-                    "en": "run again: it plans for what it finds then",
-                    "pt": "execute de novo: o plano será feito para o que for encontrado",
-                },
+                next_step=self._after_refusal(checked, planned),
                 escalate=acted,
             )
             return {"step": step, "proceed": False, "gone": False, "result": result}
@@ -233,6 +232,22 @@ class Run:
             self._lock.renew(self.run_id, time_to_live=max(self.context.time_to_live, float(rung["quiet_seconds"])))
         self._journal.write("step", phase="begin", step=step, destructive=rung["destructive"])
         return {"step": step, "proceed": True, "gone": False, "result": None}
+
+    def _after_refusal(self, checked: Diagnosis, planned: Mapping[str, Any]) -> Text:
+        """Tell what to do when a step was refused: run again, with the consent that fits now where one is needed."""
+        step = {
+            "en": "run again: it plans for what it finds then",
+            "pt": "execute de novo: o plano será feito para o que for encontrado",
+        }
+        if checked.cause != planned["cause"] or "subject" not in planned:
+            return step
+        subject = replace(Subject.of(planned["subject"]), state=state_digest(checked.state))
+        code = consent_hash(subject, int(self.context.clock.wall()))
+        self._journal.write("consent", confirm=code, subject=subject.as_dict())
+        return {
+            "en": f"to consent, run again with -e confirm={code}",
+            "pt": f"para consentir, execute de novo com -e confirm={code}",
+        }
 
     def _refuse_step(
         self, checked: Diagnosis, planned: Mapping[str, Any], rung: Mapping[str, Any], confirm: str
@@ -256,11 +271,11 @@ class Run:
         # How long the run itself took must not make a consent given in time expire under way.
         return refuse_consent(confirm, present, now=int(confirm.partition("-")[0], 36), issued=subject)
 
-    def end_step(self, step: str, *, ok: bool, error: str = "", stable_seconds: float = 0) -> str | None:
+    def end_step(self, step: str, *, ok: bool, error: str = "", stable_seconds: float = 0) -> dict[str, Any]:
         """Record how a rung ended: `ok` when its tasks ran through. The lease goes back to its usual time to live.
 
-        Returns the next rung's name, to be taken when this one is not verified; none after a rung that failed while
-        destroying, since no guess may follow that.
+        Returns `{step, seconds, error, next}`: `next` is the rung to take when this one is not verified; none after a
+        rung that failed while destroying, since no guess may follow that.
         After a rung that ended well, let `stable_seconds` pass, so that what is verified is what stays.
         """
         if self._holds_lease:
@@ -277,10 +292,11 @@ class Run:
         self._journal.write("step", **fields)
         if ok and not self.context.dry_run:
             self.context.clock.sleep(stable_seconds)
-        if not ok and begun[-1]["destructive"]:
-            return None
         names = [str(remedy["name"]) for remedy in self._planned()["remedies"]]
-        return names[names.index(step) + 1] if step != names[-1] else None
+        following: str | None = names[names.index(step) + 1] if step != names[-1] else None
+        if not ok and begun[-1]["destructive"]:
+            following = None
+        return {"step": step, "seconds": seconds, "error": error, "next": following}
 
     def _planned(self) -> dict[str, Any]:
         planned = [event for event in self._events() if event["event"] == "plan"]
@@ -302,18 +318,21 @@ class Run:
             raise WhatsAgentError(f"run {self.run_id} is closed already ({already['outcome']})", run=self.run_id)
         planned = next((event for event in reversed(events) if event["event"] == "plan"), None)
         ends = [event for event in events if event["event"] == "step" and event.get("phase") == "end"]
-        last = str(ends[-1]["step"]) if ends else None
+        last = _last_step(events)
         if verification is not None:
             self._journal.write("verify", step=last, **dict(verification))
         if self.context.dry_run and planned is not None and not error:
             return self._finish("predicted", cause=planned["cause"], remedy=last, confirm=planned.get("confirm"))
         cause = planned["cause"] if planned else None
+        checks = list((verification or {}).get("checks") or [])
         if verification is not None and verification.get("ok") is True and not error:
             outcome = self._success(planned, ends)
-            return self._finish(outcome, cause=cause, remedy=last, rpo=verification.get("rpo"))
+            return self._finish(outcome, cause=cause, remedy=last, rpo=verification.get("rpo"), checks=checks)
         reason = _why_not(error, ends, verification)
         outcome = "acted_not_recovered" if self._acted(events) else "refused"
-        return self._finish(outcome, cause=cause, remedy=last, reason=reason, escalate=outcome != "refused")
+        return self._finish(
+            outcome, cause=cause, remedy=last, reason=reason, checks=checks, escalate=outcome != "refused"
+        )
 
     @staticmethod
     def _success(planned: Mapping[str, Any] | None, ends: Sequence[Mapping[str, Any]]) -> str:
@@ -332,6 +351,7 @@ class Run:
         rpo: Mapping[str, Any] | None = None,
         next_step: Text | None = None,
         confirm: str | None = None,
+        checks: Sequence[Mapping[str, Any]] = (),
         escalate: bool = False,
     ) -> dict[str, Any]:
         result: dict[str, Any] = {
@@ -349,6 +369,7 @@ class Run:
             "dry_run": self.context.dry_run,
             "seconds": timings(self._events(), self.context.clock.boottime()),
         }
+        result["checks"] = checks
         result["next_step"] = next_step or recommend(result)
         result["message"] = message(result)
         if self._holds_lease:
@@ -367,6 +388,10 @@ class Run:
             self._journal.write("breaker", action="counted", open=state.is_open, failures=len(state.failures))
         elif result["outcome"] in ("recovered", "rolled_back") and self._breaker.reset():
             self._journal.write("breaker", action="closed", why="recovery verified")
+
+
+def _last_step(events: Sequence[Mapping[str, Any]]) -> str | None:
+    return next((str(e["step"]) for e in reversed(events) if e["event"] == "step" and e.get("phase") == "end"), None)
 
 
 def _diagnosis_fields(diagnosis: Mapping[str, Any]) -> dict[str, Any]:
