@@ -24,7 +24,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def _session_stack() -> Iterator[Stack]:
+def session_stack() -> Iterator[Stack]:
     client = docker.from_env(timeout=120)
     try:
         images = find(client)
@@ -57,10 +57,10 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 
 @pytest.fixture
-def stack(_session_stack: Stack) -> Iterator[Stack]:
+def stack(session_stack: Stack) -> Iterator[Stack]:
     """The session's stack, whole at the start of each test whatever the one before broke."""
-    yield _session_stack
-    _session_stack.heal()
+    yield session_stack
+    session_stack.heal()
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ LABEL = "whats_agent.test_session"
 
 @dataclass(frozen=True)
 class Spec:
-    """What a container is made of; ``volumes`` and ``read_only_paths`` map a volume or host path to a place inside.
+    """What a container is made of; ``volumes``, ``binds`` and ``read_only_paths`` map a volume or a host's path to a place.
 
     ``tmpfs`` maps a place to mount options: over a folder of the image a tmpfs belongs to root unless they say whose it is.
     """
@@ -33,6 +33,7 @@ class Spec:
     environment: dict[str, str] = field(default_factory=dict)
     volumes: dict[str, str] = field(default_factory=dict)
     read_only_paths: dict[str, str] = field(default_factory=dict)
+    binds: dict[str, str] = field(default_factory=dict)
     read_only: bool = True
     tmpfs: dict[str, str] = field(default_factory=dict)
     shm_size: str | None = None
@@ -115,8 +116,9 @@ class Session:
     def _mounts(self, spec: Spec) -> list[Mount]:
         volumes = [Mount(target=target, source=source, type="volume") for source, target in spec.volumes.items()]
         binds = [
-            Mount(target=target, source=source, type="bind", read_only=True)
-            for source, target in spec.read_only_paths.items()
+            Mount(target=target, source=source, type="bind", read_only=read_only)
+            for paths, read_only in ((spec.binds, False), (spec.read_only_paths, True))
+            for source, target in paths.items()
         ]
         return volumes + binds
 

@@ -50,8 +50,8 @@ class Stack:
         self.redis = session.service(self._redis_spec())
         self.graph = session.service(self._graph_spec())
         self.openai = session.service(self._openai_spec())
-        self.app = session.service(self._agent_spec("app", "serve"))
-        self.worker = session.service(self._agent_spec("worker", "worker"))
+        self.app = self.agent_service("app", "serve")
+        self.worker = self.agent_service("worker", "worker")
 
     # What each container is made of.
 
@@ -130,7 +130,12 @@ class Stack:
         }
 
     def _agent_spec(
-        self, name: str, command: str, message_log: str = "", overrides: Mapping[str, str] | None = None
+        self,
+        name: str,
+        command: str,
+        overrides: Mapping[str, str] | None = None,
+        message_log: str = "",
+        binds: Mapping[str, str] | None = None,
     ) -> Spec:
         return Spec(
             name=name,
@@ -138,12 +143,28 @@ class Stack:
             command=[command],
             environment=self._agent_environment(overrides or {}),
             volumes={message_log or self.message_log: MESSAGE_LOG},
+            binds=dict(binds or {}),
             tmpfs={LOGS: "uid=64010,gid=64000,mode=0770"},
         )
 
-    def agent_service(self, name: str, command: str, message_log: str, overrides: Mapping[str, str]) -> Service:
-        """Another app or worker beside the session's, with a message log of its own."""
-        return self.session.service(self._agent_spec(name, command, message_log, overrides))
+    def agent_service(
+        self,
+        name: str,
+        command: str,
+        overrides: Mapping[str, str] | None = None,
+        message_log: str = "",
+        binds: Mapping[str, str] | None = None,
+    ) -> Service:
+        """An app or worker; by default on the session's message log."""
+        return self.session.service(self._agent_spec(name, command, overrides, message_log, binds))
+
+    def replace_agent(self, overrides: Mapping[str, str], binds: Mapping[str, str]) -> None:
+        """Run app and worker with other settings from now on, on the same data."""
+        for name, command in (("app", "serve"), ("worker", "worker")):
+            self.session.discard(self.session.services[name])
+            setattr(self, name, self.agent_service(name, command, overrides, binds=binds))
+            self.session.services[name].start()
+        self.wait_until_ready()
 
     # Starting, and knowing that it has.
 
@@ -170,7 +191,7 @@ class Stack:
         )
 
     def migrate(self, overrides: Mapping[str, str] | None = None) -> None:
-        spec = self._agent_spec("migrate", "migrate", overrides=overrides)
+        spec = self._agent_spec("migrate", "migrate", overrides)
         self.session.run_once(spec)
 
     def replace_database_volume(self, volume: str) -> None:

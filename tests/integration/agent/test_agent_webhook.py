@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -176,10 +177,33 @@ def test_statuses_reach_the_database_and_only_advance(stack: Stack, traffic: Tra
     sent = traffic.send(new_phone())
     traffic.verify()
     (answer,) = answers_to(stack, sent.sender)
-    query = "select status from statuses where wamid = %(wamid)s"
-    eventually(
-        lambda: {row["status"] for row in stack.sql(query, {"wamid": answer["wamid"]})} >= {"read"}, "the read status"
-    )
+    query = "select delivery from outbox where wamid = %(wamid)s"
+    read = [{"delivery": "read"}]
+    eventually(lambda: stack.sql(query, {"wamid": answer["wamid"]}) == read, "the read status")
+    body = webhook([])
+    body["entry"][0]["changes"][0]["value"]["statuses"] = [
+        {
+            "id": answer["wamid"],
+            "status": status,
+            "timestamp": text_message("", "")["timestamp"],
+            "recipient_id": sent.sender,
+        }
+        for status in ("delivered", "sent", "failed")
+    ]
+    assert post(stack, body).status_code == 200
+    traffic.send(new_phone())
+    traffic.verify()
+    assert stack.sql(query, {"wamid": answer["wamid"]}) == read
+
+
+def test_a_message_past_metas_window_is_stored_and_not_answered(stack: Stack, traffic: Traffic) -> None:
+    late = text_message(new_phone(), "de ontem", timestamp=int(time.time()) - 25 * 3600)
+    assert post(stack, webhook([late])).status_code == 200
+    query = "select state from outbox o join messages m on m.id = o.message_id where m.wamid = %(wamid)s"
+    eventually(lambda: stack.sql(query, {"wamid": late["id"]}) == [{"state": "expired"}], "the answer to expire")
+    traffic.send(new_phone())
+    traffic.verify()
+    assert answers_to(stack, late["from"]) == []
 
 
 def test_a_username_user_without_a_number_is_answered_by_recipient(stack: Stack) -> None:
