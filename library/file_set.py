@@ -1,14 +1,14 @@
 #!/usr/bin/python
 # SPDX-License-Identifier: GPL-3.0-or-later
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Write a set of folders and files in one call."""
+"""Write or remove a set of folders and files in one call."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 ---
 module: file_set
-short_description: Write a set of folders and files in one call
+short_description: Write or remove a set of folders and files in one call
 version_added: "0.1.0"
 description:
   - Does for a whole configuration what one task per file would do, in the time of one task.
@@ -89,6 +89,11 @@ options:
         description: The group's number.
         type: int
         default: 0
+  absent:
+    description: Files and folders that are not to be there, whatever is in them. Removed before the rest.
+    type: list
+    elements: path
+    default: []
 attributes:
   check_mode:
     description: In check mode nothing is written.
@@ -111,7 +116,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 changed_paths:
-  description: What was created or corrected.
+  description: What was created, corrected or removed.
   returned: always
   type: list
   elements: str
@@ -145,6 +150,7 @@ def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
+            "absent": {"type": "list", "elements": "path", "default": []},
             "folders": {"type": "list", "elements": "dict", "default": [], "options": COMMON},
             "files": {
                 "type": "list",
@@ -180,7 +186,8 @@ def main() -> None:
             for option in ("files", "secret_files")
             for item in module.params[option]
         ]
-        changes = settle(folders, files, write=not module.check_mode)
+        absent = [Path(path) for path in module.params["absent"]]
+        changes = settle(absent, folders, files, write=not module.check_mode)
     except WhatsAgentError as error:
         module.fail_json(msg=error.message, **error.details)
     module.exit_json(

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,10 +100,23 @@ def settle_file(file: File, *, write: bool) -> Change | None:
     return Change(str(file.path), "content", old or "", file.content)
 
 
-def settle(folders: list[Folder], files: list[File], *, write: bool) -> list[Change]:
-    """Bring all folders, then all files, to their wanted state, in the order given; return the differences."""
+def settle_absent(path: Path, *, write: bool) -> Change | None:
+    """Remove a file, a link or a folder with all that is in it; return what differed."""
+    if not os.path.lexists(path):
+        return None
+    if write:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    return Change(str(path), "presence", "present", "absent")
+
+
+def settle(absent: list[Path], folders: list[Folder], files: list[File], *, write: bool) -> list[Change]:
+    """Bring what must go, then all folders, then all files, to their wanted state, in the order given."""
     try:
-        changes = [settle_folder(folder, write=write) for folder in folders]
+        changes = [settle_absent(path, write=write) for path in absent]
+        changes += [settle_folder(folder, write=write) for folder in folders]
         changes += [settle_file(file, write=write) for file in files]
     except OSError as error:
         raise WhatsAgentError(f"cannot write {error.filename}: {error.strerror}", path=str(error.filename)) from error
