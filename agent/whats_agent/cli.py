@@ -12,10 +12,11 @@ import psycopg
 import sqlalchemy.exc
 
 from whats_agent import __version__, heartbeat, logs
+from whats_agent.conversation.controls import ANSWERS, HANDBACK, Control
 from whats_agent.database.connection import connect
 from whats_agent.database.migrate import upgrade
 from whats_agent.errors import AgentError
-from whats_agent.message_log import MessageLog
+from whats_agent.message_log import Kind, MessageLog, transfer
 from whats_agent.outbox import queue
 from whats_agent.settings import CommonSettings, DatabaseSettings, WebSettings, WorkerSettings, load
 
@@ -72,6 +73,56 @@ def replay_status() -> None:
         totals = queue.totals(connection)
     position = int(row[0]) if row else 0
     print_json({"log_last_id": end, "projected_id": position, "lag": max(end - position, 0), **totals})
+
+
+@commands.command("log-export")
+@click.option("--after", type=click.IntRange(min=0), default=0, help="Only records after this id.")
+def log_export(after: int) -> None:
+    """Write the message log to stdout, for a backup; tell on stderr what it held."""
+    if sys.stdout.isatty():
+        raise AgentError("an export goes into a file or a pipe, not onto a terminal")
+    done = transfer.export(MessageLog(load(CommonSettings).message_log_dir), after, sys.stdout.buffer)
+    click.echo(json.dumps({"identity": done.identity, "last_id": done.last_id, "records": done.records}), err=True)
+
+
+@commands.command("log-import")
+def log_import() -> None:
+    """Read an export of the message log from stdin, all of it or nothing. The worker then projects what PostgreSQL lacks."""
+    done = transfer.restore(MessageLog(load(CommonSettings).message_log_dir), sys.stdin.buffer)
+    print_json({"records": done.records, "last_id": done.last_id})
+
+
+@commands.command("log-prune")
+@click.option(
+    "--up-to", type=click.IntRange(min=0), required=True, help="The last id that the last proven backup holds."
+)
+@click.option("--keep-days", type=float, default=float(transfer.KEEP_AT_LEAST_DAYS), show_default=True)
+def log_prune(up_to: int, keep_days: float) -> None:
+    """Remove records that are old, in a proven backup, and in PostgreSQL."""
+    settings = load(DatabaseSettings)
+    with connect(settings, "log-prune") as connection:
+        row = connection.execute("select position from projection").fetchone()
+    last = min(up_to, int(row[0]) if row else 0)
+    print_json({"removed": transfer.prune(MessageLog(settings.message_log_dir), last, keep_days), "up_to": last})
+
+
+@commands.command()
+@click.argument("state", type=click.Choice(["on", "off"]))
+def answers(state: str) -> None:
+    """The kill switch: with answers off, messages are accepted and kept, and nobody is answered; not afterwards either."""
+    record_id = MessageLog(load(CommonSettings).message_log_dir).append(
+        Kind.CONTROL, Control(ANSWERS, state).to_bytes()
+    )
+    print_json({"record": record_id})
+
+
+@commands.command()
+@click.argument("user")
+def handback(user: str) -> None:
+    """Give the conversation with USER (number or user id) back from a person to the agent."""
+    control = Control(HANDBACK, user.lstrip("+"))
+    record_id = MessageLog(load(CommonSettings).message_log_dir).append(Kind.CONTROL, control.to_bytes())
+    print_json({"record": record_id})
 
 
 @commands.command()

@@ -24,9 +24,10 @@ _NUMBER_FIELD = re.compile(
 _known_secrets: list[str] = []
 
 
-def know_secrets(values: Iterable[str]) -> None:
-    """Have ``mask_text`` hide these exact values too; called once with the secrets of the settings."""
-    _known_secrets[:] = sorted({value for value in values if len(value) >= 6}, key=len, reverse=True)
+def know_secrets(values: Iterable[str], *, keep: bool = False) -> None:
+    """Have ``mask_text`` hide exactly these values too, beside those known before when ``keep`` is set."""
+    known = {value for value in values if len(value) >= 6} | (set(_known_secrets) if keep else set())
+    _known_secrets[:] = sorted(known, key=len, reverse=True)
 
 
 def mask_number(number: str | None) -> str:

@@ -6,6 +6,7 @@ sees the app secret. A missing or weak secret stops the start with the variable'
 """
 
 import os
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
 
@@ -111,6 +112,9 @@ class WorkerSettings(DatabaseSettings):
     meta_access_token: Secret
     graph_base_url: Url = "https://graph.facebook.com"
     graph_version: str = Field(default="v26.0", pattern=r"^v\d{1,3}\.\d$")
+    graph_version_expires: date | None = Field(
+        default=None, description="the day Meta announced, when it is another than we know"
+    )
     graph_timeout: float = Field(default=15.0, gt=0, le=60, description="seconds")
 
     openai_api_key: Secret
@@ -130,6 +134,16 @@ class WorkerSettings(DatabaseSettings):
     fallback_answer: str = (
         "Desculpe, não consigo responder agora. Sua mensagem foi recebida e retornaremos assim que possível."
     )
+    handover_phrases: str = Field(
+        default="atendente, falar com uma pessoa, falar com alguém, falar com humano, atendimento humano",
+        description="comma-separated; a message with one of them hands the conversation to a person",
+    )
+    handover_answer: str = "Certo! Vou chamar uma pessoa da equipe para continuar com você por aqui."
+    handover_hours: float = Field(
+        default=12.0, gt=0, description="a person keeps a conversation this long after the last sign"
+    )
+    handback_phrases: str = Field(default="voltar ao assistente, falar com o assistente", description="comma-separated")
+    handback_answer: str = "Pronto, sou o assistente virtual de novo. Como posso ajudar?"
     polite_answer: str = (
         "Obrigado pela mensagem! Ainda não consigo ler este tipo de conteúdo por aqui. "
         "Pode escrever em texto, por favor?"
@@ -137,6 +151,17 @@ class WorkerSettings(DatabaseSettings):
     context_turns: int = Field(
         default=10, ge=0, le=50, description="earlier messages of the conversation shown to the model"
     )
+
+    send_rate_per_second: float = Field(default=80.0, gt=0, le=1000, description="Meta's limit for the business number")
+    send_rate_burst: int = Field(default=20, ge=1, description="sends of the number that may go at once")
+    pair_rate_seconds: float = Field(
+        default=6.0, gt=0, description="Meta's limit per user: one message per so many seconds…"
+    )
+    pair_rate_burst: int = Field(default=45, ge=1, description="…of which so many may go at once")
+    mark_as_read: bool = Field(default=True, description="show the user that the message was read, as best effort")
+    typing_indicator: bool = Field(default=True, description="show that an answer is being written, as best effort")
+    openai_input_price: float = Field(default=0.15, ge=0, description="dollars per million tokens shown to the model")
+    openai_output_price: float = Field(default=0.60, ge=0, description="dollars per million tokens it wrote")
 
     sender_threads: int = Field(default=4, ge=1, le=64)
     sender_lease_seconds: float = Field(

@@ -13,15 +13,18 @@ import psycopg
 
 from whats_agent import heartbeat, logs
 from whats_agent.database.connection import Connection, connect
+from whats_agent.database.redis_client import redis_client
 from whats_agent.errors import MessageLogError
 from whats_agent.graph.client import GraphClient
 from whats_agent.message_log import MessageLog
-from whats_agent.openai_client.breaker import Breaker
 from whats_agent.openai_client.client import OpenAIAnswerer
-from whats_agent.projection.policy import Policy
+from whats_agent.openai_client.shared_breaker import SharedBreaker
+from whats_agent.projection.policy import policy_of
 from whats_agent.projection.projector import Projector
 from whats_agent.retry import Backoff
+from whats_agent.secret_file import Replaceable
 from whats_agent.sender.leases import Leases
+from whats_agent.sender.read_marks import ReadMarks
 from whats_agent.sender.sender import Sender, Tools
 from whats_agent.sender.stop_switch import StopSwitch
 from whats_agent.settings import WorkerSettings
@@ -41,19 +44,22 @@ class Worker:
         self._died = False
         self._work = threading.Condition()
         self._message_log = MessageLog(settings.message_log_dir)
-        self._breaker = Breaker(settings.breaker_failures, settings.breaker_open_seconds)
+        self._breaker = SharedBreaker(
+            settings.breaker_failures, settings.breaker_open_seconds, redis_client(settings, timeout=0.5)
+        )
         self._switch = StopSwitch(settings.send_stop_seconds)
         self._leases = Leases()
         self._graph = GraphClient(
             settings.graph_base_url,
             settings.graph_version,
-            settings.meta_access_token.get_secret_value(),
+            Replaceable("META_ACCESS_TOKEN", settings.meta_access_token.get_secret_value()),
             settings.graph_timeout,
         )
+        self._read_marks = ReadMarks(self._graph, enabled=settings.mark_as_read, typing=settings.typing_indicator)
         self._projector = Projector(
             self._message_log,
             lambda: connect(settings, "projector"),
-            Policy(settings.phone_number_id, settings.answer_window_seconds, settings.send_echo_wait_seconds),
+            policy_of(settings),
             batch=settings.projection_batch,
             poll_seconds=settings.poll_seconds,
             progressed=self._wake_senders,
@@ -74,6 +80,7 @@ class Worker:
             ),
             switch=self._switch,
             leases=self._leases,
+            read_marks=self._read_marks,
             work=self._work,
         )
 
@@ -85,6 +92,7 @@ class Worker:
         threads = [self._thread("projector", self._projector.run)]
         threads += [self._thread(f"sender-{n}", Sender(self._tools).run) for n in range(self._settings.sender_threads)]
         threads.append(self._thread("leases", self._keep_leases))
+        threads.append(self._thread("read-marks", self._read_marks.run))
         _log.info(logs.fields(event="worker_started", senders=self._settings.sender_threads))
         while not self._stop.wait(BEAT_SECONDS):
             self._beat()

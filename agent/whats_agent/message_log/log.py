@@ -35,7 +35,7 @@ _log = logging.getLogger("whats_agent.message_log")
 
 
 @contextmanager
-def _turn(directory: Path) -> Iterator[None]:
+def turn(directory: Path) -> Iterator[None]:
     """Hold the writers' lock for something rare (making the file, cutting its end). Raises MessageLogError."""
     try:
         descriptor = os.open(directory / LOCK_NAME, _LOCK_FLAGS, 0o660)
@@ -168,7 +168,7 @@ class MessageLog:
     def _reader(self) -> sqlite3.Connection:
         reader: sqlite3.Connection | None = getattr(self._readers, "connection", None)
         if reader is None:
-            with _turn(self.directory):
+            with turn(self.directory):
                 reader = self._readers.connection = store.connect(self.directory)
         return reader
 
@@ -209,7 +209,7 @@ class MessageLog:
         """Cut records at the end that fail their checksum; returns their ids. Called once when a process starts."""
         reader = self._reader()
         try:
-            with _turn(self.directory):
+            with turn(self.directory):
                 torn = store.cut_torn_tail(reader)
         except sqlite3.Error as error:
             self._forget_reader()

@@ -13,6 +13,7 @@ class Kind(StrEnum):
     WEBHOOK = "webhook"  # the raw body of an accepted POST /webhook
     SEND_ATTEMPT = "send_attempt"  # JSON: an answer is about to be handed to the Graph API
     SEND_RESULT = "send_result"  # JSON: what the Graph API said to it
+    CONTROL = "control"  # JSON: an operator's decision, such as the kill switch
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,6 +94,29 @@ def totals(connection: sqlite3.Connection) -> tuple[int, int]:
     return int(records), int(pages) * int(connection.execute("pragma page_size").fetchone()[0])
 
 
+def restore(connection: sqlite3.Connection, record: Record) -> None:
+    """Put a record back under its own id, as it was written."""
+    connection.execute(
+        "insert into records (id, at, kind, crc, body) values (?, ?, ?, ?, ?)",
+        (record.id, record.at, record.kind, checksum(record.at, record.kind, record.body), record.body),
+    )
+
+
+def take_over(connection: sqlite3.Connection, log_identity: str, next_after: int) -> None:
+    """Continue another log: its identity, and ids from ``next_after`` on."""
+    connection.execute("update log_identity set identity = ?", (log_identity,))
+    connection.execute("delete from sqlite_sequence where name = 'records'")
+    connection.execute("insert into sqlite_sequence (name, seq) values ('records', ?)", (next_after,))
+
+
+def delete_until(connection: sqlite3.Connection, last: int, before: int, limit: int) -> int:
+    """Remove at most ``limit`` of the oldest records with an id up to ``last`` written before ``before`` (microseconds)."""
+    return connection.execute(
+        "delete from records where id in (select id from records where id <= ? and at < ? order by id limit ?)",
+        (last, before, limit),
+    ).rowcount
+
+
 def cut_torn_tail(connection: sqlite3.Connection) -> list[Record]:
     """Remove records at the very end that do not match their checksum, and return them.
 

@@ -90,6 +90,7 @@ class Reply:
     source: str
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    model: str | None = None
 
 
 def keep_reply(connection: Connection, claimed: Claim, reply: Reply) -> bool:
@@ -97,11 +98,19 @@ def keep_reply(connection: Connection, claimed: Claim, reply: Reply) -> bool:
     return (
         connection.execute(
             """
-            update outbox set reply_text = %s, reply_source = %s, prompt_tokens = %s, completion_tokens = %s,
+            update outbox set reply_text = %s, reply_source = %s, prompt_tokens = %s, completion_tokens = %s, model = %s,
                 updated_at = now()
             where id = %s and lease_owner = %s and state = 'leased'
             """,
-            (reply.text, reply.source, reply.prompt_tokens, reply.completion_tokens, claimed.id, claimed.lease),
+            (
+                reply.text,
+                reply.source,
+                reply.prompt_tokens,
+                reply.completion_tokens,
+                reply.model,
+                claimed.id,
+                claimed.lease,
+            ),
         ).rowcount
         == 1
     )

@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """One item of the log into the tables. Everything here may run again on the same item without changing anything more."""
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
 from psycopg.types.json import Jsonb
 
-from whats_agent import clock
+from whats_agent import clock, logs
+from whats_agent.conversation.controls import Control, answers_off, apply_control, read_control
+from whats_agent.conversation.rules import decide
 from whats_agent.database.connection import Connection
 from whats_agent.errors import UnreadableItemError
 from whats_agent.message_log import Kind, Record
@@ -16,10 +20,17 @@ from whats_agent.outbox.records import SendAttempt, SendResult, outbox_id, read_
 from whats_agent.projection.policy import Policy
 from whats_agent.whatsapp.body import storable_text
 from whats_agent.whatsapp.items import AccountEvent, InboundMessage, Item, MessageEcho, StatusUpdate, UnreadableItem
-from whats_agent.whatsapp.message_types import Action, action_for
+from whats_agent.whatsapp.message_types import REPLIES, Action
 from whats_agent.whatsapp.parse import parse
 
-LogItem = Item | SendAttempt | SendResult
+LogItem = Item | SendAttempt | SendResult | Control
+_READERS: dict[str, Callable[[bytes], LogItem]] = {
+    Kind.SEND_ATTEMPT: read_attempt,
+    Kind.SEND_RESULT: read_result,
+    Kind.CONTROL: read_control,
+}
+
+_log = logging.getLogger("whats_agent.projection")
 
 
 def items_of(record: Record) -> Iterator[LogItem]:
@@ -28,9 +39,9 @@ def items_of(record: Record) -> Iterator[LogItem]:
         yield UnreadableItem("record", "the record does not match its checksum", _as_text(record.body))
     elif record.kind == Kind.WEBHOOK:
         yield from parse(record.body)
-    elif record.kind in (Kind.SEND_ATTEMPT, Kind.SEND_RESULT):
+    elif record.kind in _READERS:
         try:
-            yield read_attempt(record.body) if record.kind == Kind.SEND_ATTEMPT else read_result(record.body)
+            yield _READERS[record.kind](record.body)
         except UnreadableItemError as error:
             yield UnreadableItem("record", str(error), _as_text(record.body))
     else:
@@ -50,6 +61,8 @@ def apply(connection: Connection, record: Record, item: LogItem, log_identity: s
         settle.apply_result(connection, item, at, policy.echo_wait)
     elif isinstance(item, MessageEcho):
         _echo(connection, record, item, at)
+    elif isinstance(item, Control):
+        apply_control(connection, item, at, record.id)
     elif isinstance(item, AccountEvent):
         _account_event(connection, record, item, at, log_identity)
     else:
@@ -60,57 +73,103 @@ def _inbound(connection: Connection, record: Record, message: InboundMessage, at
     conversation = _conversation(connection, message, message.profile_name, message.sent_at or at)
     # A clock ahead of ours must not widen the window in which Meta lets us answer.
     sent_at = min(message.sent_at or at, at)
-    action = action_for(message.type, message.text, message.group_id)
-    if message.phone_number_id != policy.phone_number_id and action in (Action.ANSWER, Action.POLITE):
-        action = Action.STORE
+    action = decide(message, conversation.handed_over_at, at, policy.rules, muted=answers_off(connection))
+    message_id = _store_message(
+        connection, record, message, conversation.id, kind=(action, "inbound"), moments=(sent_at, at)
+    )
+    if message_id is None:
+        return  # delivered before
+    if action in (Action.HANDOVER, Action.HANDBACK):
+        since = at if action is Action.HANDOVER else None
+        connection.execute("update conversations set handed_over_at = %s where id = %s", (since, conversation.id))
+    elif action is Action.ALERT:
+        _log.warning(logs.fields(event="unknown_message_type", type=message.type, record=record.id, item=message.item))
+    elif message.type == "system":
+        _follow_changed_number(connection, message, conversation.id)
+    if action in REPLIES:
+        connection.execute(
+            """
+            insert into outbox (id, conversation_id, message_id, phone_number_id, inbound_wamid, kind, expires_at, received_at)
+            values (%s, %s, %s, %s, %s, %s, %s, %s) on conflict do nothing
+            """,
+            (
+                outbox_id(message.phone_number_id, message.wamid),
+                conversation.id,
+                message_id,
+                message.phone_number_id,
+                message.wamid,
+                action.value,
+                sent_at + timedelta(seconds=policy.answer_window),
+                at,
+            ),
+        )
+
+
+def _store_message(
+    connection: Connection,
+    record: Record,
+    message: InboundMessage | MessageEcho,
+    conversation_id: int,
+    *,
+    kind: tuple[Action, str],
+    moments: tuple[datetime, datetime],
+) -> int | None:
+    """Insert a message with its action and direction, sent and received; its row's id, or None when it is there already."""
     row = connection.execute(
         """
-        insert into messages (phone_number_id, wamid, conversation_id, direction, type, action, body, payload, sent_at, received_at,
-            log_id)
-        values (%s, %s, %s, 'inbound', %s, %s, %s, %s, %s, %s, %s)
+        insert into messages (phone_number_id, wamid, conversation_id, type, body, payload, log_id, action, direction, sent_at,
+            received_at)
+        values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
         on conflict (phone_number_id, wamid) do nothing returning id
         """,
         (
             message.phone_number_id,
             message.wamid,
-            conversation,
+            conversation_id,
             message.type,
-            action.value,
             message.text,
             Jsonb(message.payload),
-            sent_at,
-            at,
             record.id,
+            *kind,
+            *moments,
         ),
     ).fetchone()
-    if row is None or action not in (Action.ANSWER, Action.POLITE):
-        return
-    connection.execute(
-        """
-        insert into outbox (id, conversation_id, message_id, phone_number_id, inbound_wamid, kind, expires_at, received_at)
-        values (%s, %s, %s, %s, %s, %s, %s, %s) on conflict do nothing
-        """,
-        (
-            outbox_id(message.phone_number_id, message.wamid),
-            conversation,
-            row[0],
-            message.phone_number_id,
-            message.wamid,
-            action.value,
-            sent_at + timedelta(seconds=policy.answer_window),
-            at,
-        ),
-    )
+    return int(row[0]) if row is not None else None
+
+
+def _follow_changed_number(connection: Connection, message: InboundMessage, conversation_id: int) -> None:
+    """A user took another number: the conversation goes with them, unless there is one with that number already."""
+    system = message.payload.get("system")
+    new = system.get("wa_id") if isinstance(system, dict) else None
+    if (
+        isinstance(system, dict)
+        and "changed_number" in str(system.get("type"))
+        and isinstance(new, str)
+        and new.isdigit()
+    ):
+        connection.execute(
+            """
+            update conversations c set wa_id = %(new)s where id = %(id)s and not exists (
+                select 1 from conversations o where o.phone_number_id = c.phone_number_id and o.wa_id = %(new)s)
+            """,
+            {"new": new, "id": conversation_id},
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Conversation:
+    id: int
+    handed_over_at: datetime | None
 
 
 def _conversation(
     connection: Connection, item: InboundMessage | MessageEcho, name: str | None, seen: datetime | None
-) -> int:
+) -> _Conversation:
     """The conversation with this user, made when there is none. A user may be known by number, by user id, or by both."""
     values = {"phone": item.phone_number_id, "wa_id": item.wa_id, "user_id": item.user_id, "name": name, "seen": seen}
     row = connection.execute(
         """
-        select id, wa_id, user_id from conversations
+        select id, handed_over_at from conversations
         where phone_number_id = %(phone)s and (wa_id = %(wa_id)s or user_id = %(user_id)s)
         order by (wa_id is not distinct from %(wa_id)s) desc, id limit 1
         """,
@@ -120,50 +179,38 @@ def _conversation(
         row = connection.execute(
             """
             insert into conversations (phone_number_id, wa_id, user_id, profile_name, last_inbound_at)
-            values (%(phone)s, %(wa_id)s, %(user_id)s, %(name)s, %(seen)s) returning id
+            values (%(phone)s, %(wa_id)s, %(user_id)s, %(name)s, %(seen)s) returning id, handed_over_at
             """,
             values,
         ).fetchone()
         assert row is not None  # noqa: S101 - insert … returning always has its row
-        return int(row[0])
-    connection.execute(
-        """
-        update conversations c set
-            profile_name = coalesce(%(name)s, profile_name),
-            last_inbound_at = greatest(last_inbound_at, %(seen)s),
-            wa_id = case when c.wa_id is null and not exists (
-                select 1 from conversations o where o.phone_number_id = c.phone_number_id and o.wa_id = %(wa_id)s)
-                then %(wa_id)s else c.wa_id end,
-            user_id = case when c.user_id is null and not exists (
-                select 1 from conversations o where o.phone_number_id = c.phone_number_id and o.user_id = %(user_id)s)
-                then %(user_id)s else c.user_id end
-        where id = %(id)s
-        """,
-        {**values, "id": row[0]},
-    )
-    return int(row[0])
+    else:
+        connection.execute(
+            """
+            update conversations c set
+                profile_name = coalesce(%(name)s, profile_name),
+                last_inbound_at = greatest(last_inbound_at, %(seen)s),
+                wa_id = case when c.wa_id is null and not exists (
+                    select 1 from conversations o where o.phone_number_id = c.phone_number_id and o.wa_id = %(wa_id)s)
+                    then %(wa_id)s else c.wa_id end,
+                user_id = case when c.user_id is null and not exists (
+                    select 1 from conversations o where o.phone_number_id = c.phone_number_id and o.user_id = %(user_id)s)
+                    then %(user_id)s else c.user_id end
+            where id = %(id)s
+            """,
+            {**values, "id": row[0]},
+        )
+    return _Conversation(int(row[0]), row[1])
 
 
 def _echo(connection: Connection, record: Record, echo: MessageEcho, at: datetime) -> None:
+    """The business answered from its phone app: a person has the conversation now."""
     conversation = _conversation(connection, echo, None, None)
-    connection.execute(
-        """
-        insert into messages (phone_number_id, wamid, conversation_id, direction, type, action, body, payload, sent_at, received_at,
-            log_id)
-        values (%s, %s, %s, 'echo', %s, 'store', %s, %s, %s, %s, %s) on conflict (phone_number_id, wamid) do nothing
-        """,
-        (
-            echo.phone_number_id,
-            echo.wamid,
-            conversation,
-            echo.type,
-            echo.text,
-            Jsonb(echo.payload),
-            echo.sent_at or at,
-            at,
-            record.id,
-        ),
+    stored = _store_message(
+        connection, record, echo, conversation.id, kind=(Action.STORE, "echo"), moments=(echo.sent_at or at, at)
     )
+    if stored is not None:
+        connection.execute("update conversations set handed_over_at = %s where id = %s", (at, conversation.id))
 
 
 def _status(connection: Connection, record: Record, status: StatusUpdate, at: datetime) -> None:

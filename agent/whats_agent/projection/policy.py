@@ -3,11 +3,25 @@
 
 from dataclasses import dataclass
 
+from whats_agent.conversation.rules import Rules, phrases
+from whats_agent.settings import WorkerSettings
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Our own number, seconds of Meta's answer window, seconds that a send of unknown fate waits for its status."""
+    """Who answers, seconds of Meta's answer window, seconds that a send of unknown fate waits for its status."""
 
-    phone_number_id: str
+    rules: Rules
     answer_window: float
     echo_wait: float
+
+
+def policy_of(settings: WorkerSettings) -> Policy:
+    """The policy that the settings describe."""
+    rules = Rules(
+        phone_number_id=settings.phone_number_id,
+        handover_phrases=phrases(settings.handover_phrases),
+        handback_phrases=phrases(settings.handback_phrases),
+        handover_seconds=settings.handover_hours * 3600,
+    )
+    return Policy(rules, settings.answer_window_seconds, settings.send_echo_wait_seconds)

@@ -44,6 +44,7 @@ class Projector:
         self._poll_seconds = poll_seconds
         self._progressed = progressed
         self.position = 0
+        self._reached = 0
         self.state = "starting"
 
     def run(self, stop: threading.Event) -> None:
@@ -75,7 +76,7 @@ class Projector:
         while not stop.is_set():
             end = self._message_log.last_id()
             if end > self.position:
-                if self._step(connection, identity):
+                if self._step(connection, identity, end):
                     self._progressed()
                 self.state = "running"
                 backoff.succeeded()
@@ -115,29 +116,30 @@ class Projector:
             position = 0
         self.position = position
 
-    def _step(self, connection: Connection, identity: str) -> int:
+    def _step(self, connection: Connection, identity: str, end: int) -> int:
         """One batch in one transaction; returns how many records it had."""
         started = time.perf_counter()
         try:
             with connection.transaction():
-                records = self._write_batch(connection, identity, careful=False)
+                count = self._write_batch(connection, identity, end, careful=False)
         except (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.ProgramLimitExceeded):
             # Something in this batch does not fit: again, with a savepoint around each item, so that only that one is set aside.
             with connection.transaction():
-                records = self._write_batch(connection, identity, careful=True)
-        if records:
-            self.position = records[-1].id
-            seconds = time.perf_counter() - started
-            _log.debug(
-                logs.fields(
-                    event="projected", records=len(records), position=self.position, took=f"{seconds * 1000:.0f}ms"
-                )
-            )
-        return len(records)
+                count = self._write_batch(connection, identity, end, careful=True)
+        self.position = self._reached
+        took = f"{(time.perf_counter() - started) * 1000:.0f}ms"
+        _log.debug(logs.fields(event="projected", records=count, position=self.position, took=took))
+        return count
 
-    def _write_batch(self, connection: Connection, identity: str, *, careful: bool) -> list[Record]:
+    def _write_batch(self, connection: Connection, identity: str, end: int, *, careful: bool) -> int:
+        """Apply the records after the stored position and move it; returns how many there were.
+
+        ``end`` is the log's end as it was before reading. When nothing is left below it (pruned, cut, or skipped by an import),
+        the position goes there: whatever comes later gets a higher id.
+        """
         row = connection.execute("select position from projection for update").fetchone()
-        records = self._message_log.read_after(int(row[0]) if row else 0, self._batch)
+        position = int(row[0]) if row else 0
+        records = self._message_log.read_after(position, self._batch)
         for record in records:
             for item in items_of(record):
                 if isinstance(item, UnreadableItem):
@@ -148,9 +150,10 @@ class Projector:
                     self._write_guarded(connection, record, item, identity)
                 else:
                     apply(connection, record, item, identity, self._policy)
-        if records:
-            connection.execute("update projection set position = %s, updated_at = now()", (records[-1].id,))
-        return records
+        reached = records[-1].id if records else max(end, position)
+        connection.execute("update projection set position = %s, updated_at = now()", (reached,))
+        self._reached = reached
+        return len(records)
 
     def _write_guarded(self, connection: Connection, record: Record, item: LogItem, identity: str) -> None:
         try:

@@ -3,29 +3,33 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import psycopg
 
 from whats_agent import clock, logs
+from whats_agent.conversation.context import system_prompt, turns_for
 from whats_agent.database.connection import Connection
 from whats_agent.errors import AnswerError, MessageLogError
 from whats_agent.graph.client import MAX_TEXT, Graph
 from whats_agent.graph.outcome import delay_for
 from whats_agent.message_log import Kind, MessageLog
 from whats_agent.openai_client.client import Answerer
-from whats_agent.outbox import queue, settle
+from whats_agent.outbox import queue, rates, settle
 from whats_agent.outbox.queue import Claim, Reply
+from whats_agent.outbox.rates import Rate
 from whats_agent.outbox.records import Outcome, SendAttempt, SendResult
 from whats_agent.retry import Backoff
-from whats_agent.sender.conversation import system_prompt, turns_for
 from whats_agent.sender.leases import Leases
+from whats_agent.sender.read_marks import ReadMarks
 from whats_agent.sender.stop_switch import StopSwitch
 from whats_agent.settings import WorkerSettings
 
 IDLE_SECONDS = 1.0
 GATE_POLL_SECONDS = 0.05
+STOPPED_POLL_SECONDS = 0.2
 DISK_RETRY_SECONDS = 5.0
 
 _log = logging.getLogger("whats_agent.sender")
@@ -43,6 +47,7 @@ class Tools:
     answerer: Answerer
     switch: StopSwitch
     leases: Leases
+    read_marks: ReadMarks
     work: threading.Condition
 
 
@@ -65,7 +70,10 @@ class Sender:
     """Runs in its own thread with its own database session."""
 
     def __init__(self, tools: Tools) -> None:
+        settings = tools.settings
         self._tools = tools
+        self._pair_rate = Rate(settings.pair_rate_seconds, settings.pair_rate_burst)
+        self._number_rate = Rate(1.0 / settings.send_rate_per_second, settings.send_rate_burst)
 
     def run(self, stop: threading.Event) -> None:
         """Send until ``stop`` is set; a failure of PostgreSQL or the log starts over with a new session."""
@@ -82,12 +90,12 @@ class Sender:
     def _serve(self, connection: Connection, stop: threading.Event) -> None:
         tools = self._tools
         while not stop.is_set():
-            pause = tools.switch.seconds_left()
-            if pause > 0:
-                stop.wait(min(pause, IDLE_SECONDS))
+            if not tools.switch.may_send():
+                stop.wait(STOPPED_POLL_SECONDS)
                 continue
             claimed = queue.claim(connection, tools.settings.sender_lease_seconds)
             if claimed is None:
+                tools.switch.trial_over()
                 with tools.work:
                     tools.work.wait(IDLE_SECONDS)
                 continue
@@ -97,10 +105,15 @@ class Sender:
                 self._handle(connection, claimed)
             finally:
                 tools.leases.discard(claimed.lease)
+                tools.switch.trial_over()
                 logs.correlation_id.reset(token)
 
     def _handle(self, connection: Connection, claimed: Claim) -> None:
         settings = self._tools.settings
+        wait = rates.take_for_conversation(connection, claimed.conversation_id, self._pair_rate)
+        if wait > 0:
+            queue.give_back(connection, claimed.id, claimed.lease, wait)
+            return
         text, source = claimed.reply_text, claimed.reply_source
         if not text or not source:
             reply = self._make_reply(connection, claimed)
@@ -108,6 +121,8 @@ class Sender:
             if not queue.keep_reply(connection, claimed, reply):
                 _log.warning(logs.fields(event="lease_lost", stage="answer"))
                 return
+        # Short at most: as many threads as there are share the number's rate.
+        time.sleep(rates.take_for_number(connection, claimed.phone_number_id, self._number_rate))
         if not queue.start_sending(connection, claimed, settings.send_echo_wait_seconds):
             _log.warning(logs.fields(event="lease_lost", stage="send"))
             return
@@ -135,17 +150,29 @@ class Sender:
 
     def _make_reply(self, connection: Connection, claimed: Claim) -> Reply:
         settings = self._tools.settings
-        if claimed.kind == "polite":
-            return Reply(settings.polite_answer[:MAX_TEXT], "polite")
+        fixed = {
+            "polite": settings.polite_answer,
+            "handover": settings.handover_answer,
+            "handback": settings.handback_answer,
+        }
+        if claimed.kind in fixed:
+            return Reply(fixed[claimed.kind][:MAX_TEXT], claimed.kind)
+        self._tools.read_marks.add(claimed.phone_number_id, claimed.inbound_wamid)
         turns = turns_for(
-            connection, claimed.conversation_id, claimed.message_id, settings.context_turns, system_prompt(settings)
+            connection,
+            claimed.conversation_id,
+            claimed.message_id,
+            settings.context_turns,
+            system_prompt(settings),
         )
         try:
             answer = self._tools.answerer.answer(turns)
         except AnswerError as error:
             _log.error(logs.fields(event="fallback_answer", reason=f"openai {error}"))
             return Reply(settings.fallback_answer[:MAX_TEXT], "fallback")
-        return Reply(answer.text[:MAX_TEXT], "openai", answer.prompt_tokens, answer.completion_tokens)
+        return Reply(
+            answer.text[:MAX_TEXT], "openai", answer.prompt_tokens, answer.completion_tokens, settings.openai_model
+        )
 
     def _send(self, claimed: Claim, attempt: int, text: str) -> SendResult:
         answer = self._tools.graph.send_text(claimed.phone_number_id, claimed.wa_id, claimed.user_id, text, claimed.id)
@@ -155,7 +182,7 @@ class Sender:
             delay = self._tools.settings.send_stop_seconds
         elif answer.outcome is Outcome.RETRY:
             delay = delay_for(answer, attempt)
-        elif answer.outcome is Outcome.SENT:
+        if answer.outcome in (Outcome.SENT, Outcome.FAILED):
             self._tools.switch.succeeded()
         level = logging.INFO if answer.outcome is Outcome.SENT else logging.ERROR
         _log.log(

@@ -16,6 +16,7 @@ from flask import Blueprint, Response, jsonify
 
 from whats_agent import __version__, heartbeat
 from whats_agent.database.connection import connect
+from whats_agent.database.redis_client import redis_client
 from whats_agent.settings import WebSettings
 
 KEEP_SECONDS = 2.0
@@ -55,11 +56,8 @@ def check_postgres(settings: WebSettings) -> Part:
 
 def check_redis(settings: WebSettings) -> Part:
     """Whether Redis answers. Losing it costs speed, nothing else."""
-    password = settings.redis_password.get_secret_value() if settings.redis_password else None
     try:
-        with redis.Redis.from_url(
-            settings.redis_url, password=password, socket_timeout=2, socket_connect_timeout=2
-        ) as client:
+        with redis_client(settings, timeout=2) as client:
             client.ping()
     except redis.RedisError as error:
         return {"state": "down", "reason": type(error).__name__}

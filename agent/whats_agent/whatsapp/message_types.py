@@ -22,6 +22,14 @@ class Action(StrEnum):
     POLITE = "polite"
     STORE = "store"
     ALERT = "alert"
+    # Decided by the conversation's state rather than by the message's type:
+    HANDOVER = "handover"  # the user asked for a person: a fixed sentence, then the agent keeps silent
+    HANDBACK = "handback"  # the user asked for the assistant again
+    HANDED_OVER = "handed_over"  # a person has the conversation: stored, not answered
+    MUTED = "muted"  # the kill switch is on: stored, not answered
+
+
+REPLIES = frozenset({Action.ANSWER, Action.POLITE, Action.HANDOVER, Action.HANDBACK})
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,7 +61,7 @@ def test_delays_grow_and_respect_what_meta_asks() -> None:
 
 def client(handler: Any) -> GraphClient:
     """A client whose network is ``handler``."""
-    graph = GraphClient("https://graph.example", "v26.0", "token-of-this-test", 5.0)
+    graph = GraphClient("https://graph.example", "v26.0", lambda: "token-of-this-test", 5.0)
     graph._http = httpx.Client(transport=httpx.MockTransport(handler))
     return graph
 
@@ -109,3 +109,36 @@ def test_users_without_a_number_are_addressed_by_recipient_and_texts_are_cut() -
     assert "to" not in body
     assert body["recipient"] == "BR.1"
     assert len(body["text"]["body"]) == 4096
+
+
+def test_a_retired_version_is_noticed_by_what_meta_answers_with(caplog: pytest.LogCaptureFixture) -> None:
+    def handler(_request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, json={"messages": [{"id": "w"}]}, headers={"facebook-api-version": "v27.0"})
+
+    graph = client(handler)
+    for _ in range(3):
+        graph.send_text("555", "5511988887777", None, "Oi", uuid.uuid4())
+    assert graph.served_version == "v27.0"
+    assert caplog.text.count("event=graph_version_retired") == 1
+
+
+def test_read_marks_are_best_effort() -> None:
+    bodies: list[Any] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        bodies.append(json.loads(request.content))
+        if len(bodies) == 2:
+            raise httpx.ReadTimeout("silent")
+        return httpx.Response(200 if len(bodies) == 1 else 400, json={})
+
+    graph = client(handler)
+    assert graph.mark_read("555", "wamid.IN", typing=True)
+    assert not graph.mark_read("555", "wamid.IN", typing=False)
+    assert not graph.mark_read("555", "wamid.IN", typing=False)
+    assert bodies[0] == {
+        "messaging_product": "whatsapp",
+        "status": "read",
+        "message_id": "wamid.IN",
+        "typing_indicator": {"type": "text"},
+    }
+    assert "typing_indicator" not in bodies[1]

@@ -183,9 +183,8 @@ def test_an_interrupted_upload_is_not_stored(agent: Agent) -> None:
         def read(self, size: int | None = -1) -> bytes:
             raise ConnectionResetError
 
-    environ: dict[str, Any] = EnvironBuilder(
-        "/webhook", method="POST", headers={"X-Hub-Signature-256": "sha256=x"}
-    ).get_environ()
+    headers = [("X-Hub-Signature-256", "sha256=x")]
+    environ: dict[str, Any] = EnvironBuilder("/webhook", method="POST", headers=headers).get_environ()
     environ |= {"wsgi.input": Broken(), "CONTENT_LENGTH": "5"}
     result: tuple[Iterable[bytes], str, Any] = run_wsgi_app(agent.client.application, environ)
     assert result[1].startswith("400")
