@@ -29,13 +29,11 @@ options:
     type: path
     default: /var/lib/whats_agent
   host:
-    description: The target's name in the inventory.
+    description: The target's name in the inventory. Required for O(state=open); the run's journal remembers it.
     type: str
-    required: true
   component:
-    description: The component that the runbook is about.
+    description: The component that the runbook is about. Required for O(state=open); the run's journal remembers it.
     type: str
-    required: true
   playbook:
     description: What the run is called, for the journal.
     type: str
@@ -60,7 +58,7 @@ options:
         type: str
         required: true
   read_only:
-    description: The runbook only looks, and so takes no lease.
+    description: The runbook only looks, and so takes no lease. For O(state=open).
     type: bool
     default: false
   env_file:
@@ -130,8 +128,6 @@ EXAMPLES = r"""
 - name: Decide what to do
   runbook_run:
     state: plan
-    host: "{{ inventory_hostname }}"
-    component: database
     run_id: "{{ opened.run_id }}"
     diagnosis: "{{ runbook_diagnosis }}"
     ladder: "{{ database_ladder }}"
@@ -192,13 +188,13 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.whats_agent.errors import WhatsAgentError
 from ansible.module_utils.whats_agent.redact import redact
-from ansible.module_utils.whats_agent.run import Context, Run
+from ansible.module_utils.whats_agent.run import About, Run, Settings
 
 ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "state": {"type": "str", "required": True, "choices": ["open", "plan", "step", "close"]},
     "state_dir": {"type": "path", "default": "/var/lib/whats_agent"},
-    "host": {"type": "str", "required": True},
-    "component": {"type": "str", "required": True},
+    "host": {"type": "str"},
+    "component": {"type": "str"},
     "playbook": {"type": "str", "default": ""},
     "run_id": {"type": "str"},
     "holder": {
@@ -225,7 +221,7 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
 }
 
 REQUIRED_IF = [
-    ("state", "open", ["holder"]),
+    ("state", "open", ["holder", "host", "component"]),
     ("state", "plan", ["run_id", "diagnosis", "ladder"]),
     ("state", "step", ["run_id", "step", "phase"]),
     ("state", "close", ["run_id"]),
@@ -264,19 +260,26 @@ def main() -> None:
     """Parse, perform, exit."""
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, required_if=REQUIRED_IF, supports_check_mode=True)
     params = module.params
-    context = Context(
+    settings = Settings(
         state_dir=Path(params["state_dir"]),
-        host=params["host"],
-        component=params["component"],
-        playbook=params["playbook"],
-        dry_run=module.check_mode,
-        read_only=params["read_only"],
         env_file=Path(params["env_file"]) if params["env_file"] else None,
         time_to_live=params["time_to_live"],
         breaker_threshold=params["breaker_threshold"],
     )
     try:
-        run = Run(context, params["run_id"] or "")
+        if params["state"] == "open":
+            run = Run.new(
+                settings,
+                About(
+                    host=params["host"],
+                    component=params["component"],
+                    playbook=params["playbook"],
+                    dry_run=module.check_mode,
+                    read_only=params["read_only"],
+                ),
+            )
+        else:
+            run = Run.resume(settings, params["run_id"])
         returned = perform(run, params)
     except WhatsAgentError as error:
         module.fail_json(msg=error.message, **error.details)

@@ -17,7 +17,7 @@ from .clock import SYSTEM_CLOCK, Clock
 from .consent import Subject, consent_hash, refuse_consent, state_digest
 from .env_file import parse_env
 from .errors import Text, WhatsAgentError
-from .journal import Journal, last_durations, new_run_id, read_events, run_ids, run_path
+from .journal import STATE_DIR, Journal, last_durations, new_run_id, read_events, run_ids, run_path
 from .lock import TIME_TO_LIVE, HostLock, LockHeldError
 from .plan import FAILURES, Diagnosis, Plan, Situation, check_diagnosis, decide, subject_of
 from .redact import redact, secrets_of
@@ -27,50 +27,72 @@ _SEARCHED_PLANS = 50  # journals looked through for the plan that issued a conse
 
 
 @dataclass(frozen=True)
-class Context:
-    """Where and as what a run happens. `host` is the inventory's name; `env_file` tells which values must never be shown."""
+class Settings:
+    """Where and how runs are kept on a host. `env_file` tells which values must never be shown."""
 
-    state_dir: Path
-    host: str
-    component: str
-    playbook: str = ""
-    dry_run: bool = False
-    read_only: bool = False
+    state_dir: Path = STATE_DIR
     env_file: Path | None = None
     time_to_live: float = TIME_TO_LIVE
     breaker_threshold: int = THRESHOLD
     clock: Clock = SYSTEM_CLOCK
 
 
+@dataclass(frozen=True)
+class About:
+    """What a run is about; its journal's first line remembers it. `host` is the inventory's name."""
+
+    host: str
+    component: str
+    playbook: str = ""
+    dry_run: bool = False
+    read_only: bool = False
+
+
 class Run:
     """The operations of one run."""
 
-    def __init__(self, context: Context, run_id: str = "") -> None:
-        """Name a run that is open already, or leave the id out to `open` a new one."""
-        self.context = context
-        self.run_id = run_id or new_run_id(context.clock)
-        self._lock = HostLock(context.state_dir, time_to_live=context.time_to_live, clock=context.clock)
+    def __init__(self, settings: Settings, run_id: str, about: About) -> None:
+        """Name a run; use `new` or `resume`."""
+        self.settings = settings
+        self.about = about
+        self.run_id = run_id
+        self._clock = settings.clock
+        self._lock = HostLock(settings.state_dir, time_to_live=settings.time_to_live, clock=settings.clock)
         self._breaker = Breaker(
-            context.state_dir, context.component, threshold=context.breaker_threshold, clock=context.clock
+            settings.state_dir, about.component, threshold=settings.breaker_threshold, clock=settings.clock
         )
-        self.known_secrets = _known_secrets(context.env_file)
+        self.known_secrets = _known_secrets(settings.env_file)
         self._journal = self._journal_of(self.run_id)
+
+    @classmethod
+    def new(cls, settings: Settings, about: About) -> Run:
+        """Name a run that is to be opened."""
+        return cls(settings, new_run_id(settings.clock), about)
+
+    @classmethod
+    def resume(cls, settings: Settings, run_id: str) -> Run:
+        """Go on with a run that an earlier call opened; what it is about stands in its journal."""
+        opened = read_events(run_path(settings.state_dir, run_id))[:1]
+        if not opened or opened[0]["event"] != "open":
+            raise WhatsAgentError(f"run {run_id} was never opened", run=run_id)
+        fields = {name: opened[0][name] for name in ("host", "component", "playbook", "read_only")}
+        return cls(settings, run_id, About(dry_run=bool(opened[0].get("dry_run")), **fields))
 
     def _journal_of(self, run_id: str) -> Journal:
         return Journal(
-            self.context.state_dir,
+            self.settings.state_dir,
             run_id,
-            dry_run=self.context.dry_run,
+            dry_run=self.about.dry_run,
             known_secrets=self.known_secrets,
-            clock=self.context.clock,
+            clock=self._clock,
         )
 
     @property
     def _holds_lease(self) -> bool:
-        return not (self.context.dry_run or self.context.read_only)
+        return not (self.about.dry_run or self.about.read_only)
 
     def _events(self) -> list[dict[str, Any]]:
-        return read_events(run_path(self.context.state_dir, self.run_id))
+        return read_events(run_path(self.settings.state_dir, self.run_id))
 
     def renew(self) -> None:
         """Renew the lease, or raise because it is no longer ours."""
@@ -86,9 +108,10 @@ class Run:
         """
         self._journal.write(
             "open",
-            component=self.context.component,
-            playbook=self.context.playbook,
-            host=self.context.host,
+            component=self.about.component,
+            playbook=self.about.playbook,
+            host=self.about.host,
+            read_only=self.about.read_only,
             holder=dict(holder),
         )
         opened: dict[str, Any] = {"run_id": self.run_id, "result": None, "taken_over": None, "held_by": None}
@@ -99,7 +122,7 @@ class Run:
                 self._journal.write("lock", held_by=present.describe())
             return opened
         try:
-            dead = self._lock.acquire(self.run_id, self.context.component, holder)
+            dead = self._lock.acquire(self.run_id, self.about.component, holder)
         except LockHeldError as error:
             owner = error.details["holder"]
             reason = {
@@ -120,9 +143,9 @@ class Run:
 
     def _close_abandoned(self, run_id: str) -> None:
         """Close the journal of a run whose holder died, so that no run stays open for ever."""
-        if not run_path(self.context.state_dir, run_id).exists():
+        if not run_path(self.settings.state_dir, run_id).exists():
             return
-        if any(event["event"] == "close" for event in read_events(run_path(self.context.state_dir, run_id))):
+        if any(event["event"] == "close" for event in read_events(run_path(self.settings.state_dir, run_id))):
             return
         reason = {
             "en": f"abandoned: its holder died and run {self.run_id} took its lease over",
@@ -137,7 +160,7 @@ class Run:
     ) -> tuple[Plan, dict[str, Any] | None]:
         """Decide; returns the plan, and the run's result when the decision ends it (healthy, refused)."""
         self.renew()
-        checked = check_diagnosis(diagnosis, self.context.component)
+        checked = check_diagnosis(diagnosis, self.about.component)
         self._journal.write("diagnosis", **_diagnosis_fields(diagnosis))
         names = [str(rung.get("name")) for entry in ladder for rung in entry.get("remedies") or []]
         breaker = self._breaker.read()
@@ -145,19 +168,19 @@ class Run:
             checked,
             ladder,
             Situation(
-                host=self.context.host,
+                host=self.about.host,
                 breaker=breaker,
-                last=last_durations(self.context.state_dir, self.context.component, names)
+                last=last_durations(self.settings.state_dir, self.about.component, names)
                 if not checked.healthy
                 else {},
                 confirm=confirm,
-                now=int(self.context.clock.wall()),
+                now=int(self._clock.wall()),
                 issued=self._issued(confirm) if confirm else None,
-                dry_run=self.context.dry_run,
+                dry_run=self.about.dry_run,
             ),
         )
         self._journal.write("plan", **self._plan_fields(plan, checked))
-        if checked.healthy and breaker.failures and not self.context.dry_run:
+        if checked.healthy and breaker.failures and not self.about.dry_run:
             self._breaker.reset()
             self._journal.write("breaker", action="closed", why="verified healthy", failures=list(breaker.failures))
         if plan.outcome is None:
@@ -177,13 +200,13 @@ class Run:
         }
         if plan.confirm is not None:
             fields["confirm"] = plan.confirm
-            fields["subject"] = subject_of(diagnosis, plan.remedies, self.context.host).as_dict()
+            fields["subject"] = subject_of(diagnosis, plan.remedies, self.about.host).as_dict()
         return fields
 
     def _issued(self, confirm: str) -> Subject | None:
         """Find the plan that printed this consent on this host."""
-        for run_id in run_ids(self.context.state_dir)[:_SEARCHED_PLANS]:
-            for event in read_events(run_path(self.context.state_dir, run_id)):
+        for run_id in run_ids(self.settings.state_dir)[:_SEARCHED_PLANS]:
+            for event in read_events(run_path(self.settings.state_dir, run_id)):
                 if event["event"] in ("plan", "consent") and event.get("confirm") == confirm:
                     return Subject.of(event["subject"])
         return None
@@ -206,7 +229,7 @@ class Run:
         self.renew()
         if verification is not None:
             self._journal.write("verify", **dict(verification))
-        checked = check_diagnosis(diagnosis, self.context.component)
+        checked = check_diagnosis(diagnosis, self.about.component)
         planned = self._planned()
         rung = next((entry for entry in planned["remedies"] if entry["name"] == step), None)
         if rung is None:
@@ -229,7 +252,7 @@ class Run:
             )
             return {"step": step, "proceed": False, "gone": False, "result": result}
         if self._holds_lease and rung.get("quiet_seconds"):
-            self._lock.renew(self.run_id, time_to_live=max(self.context.time_to_live, float(rung["quiet_seconds"])))
+            self._lock.renew(self.run_id, time_to_live=max(self.settings.time_to_live, float(rung["quiet_seconds"])))
         self._journal.write("step", phase="begin", step=step, destructive=rung["destructive"])
         return {"step": step, "proceed": True, "gone": False, "result": None}
 
@@ -242,7 +265,7 @@ class Run:
         if checked.cause != planned["cause"] or "subject" not in planned:
             return step
         subject = replace(Subject.of(planned["subject"]), state=state_digest(checked.state))
-        code = consent_hash(subject, int(self.context.clock.wall()))
+        code = consent_hash(subject, int(self._clock.wall()))
         self._journal.write("consent", confirm=code, subject=subject.as_dict())
         return {
             "en": f"to consent, run again with -e confirm={code}",
@@ -259,7 +282,7 @@ class Run:
             }
         if checked.refuse is not None:
             return checked.refuse
-        if not rung["destructive"] or self.context.dry_run:
+        if not rung["destructive"] or self.about.dry_run:
             return None
         if not confirm:
             return {
@@ -267,7 +290,7 @@ class Run:
                 "pt": f"os remédios mais leves não ajudaram, e {rung['name']} destrói: precisa do seu consentimento",
             }
         subject = Subject.of(planned["subject"])
-        present = replace(subject, host=self.context.host, cause=checked.cause, state=state_digest(checked.state))
+        present = replace(subject, host=self.about.host, cause=checked.cause, state=state_digest(checked.state))
         # How long the run itself took must not make a consent given in time expire under way.
         return refuse_consent(confirm, present, now=int(confirm.partition("-")[0], 36), issued=subject)
 
@@ -279,19 +302,19 @@ class Run:
         After a rung that ended well, let `stable_seconds` pass, so that what is verified is what stays.
         """
         if self._holds_lease:
-            self._lock.renew(self.run_id, time_to_live=self.context.time_to_live)
+            self._lock.renew(self.run_id, time_to_live=self.settings.time_to_live)
         begun = [
             e for e in self._events() if e["event"] == "step" and e.get("phase") == "begin" and e.get("step") == step
         ]
         if not begun:
             raise WhatsAgentError(f"the step {step} ends without having begun", step=step)
-        seconds = round(self.context.clock.boottime() - begun[-1]["boot"], 1)
+        seconds = round(self._clock.boottime() - begun[-1]["boot"], 1)
         fields: dict[str, Any] = {"phase": "end", "step": step, "ok": ok, "seconds": seconds}
         if error:
             fields["error"] = error
         self._journal.write("step", **fields)
-        if ok and not self.context.dry_run:
-            self.context.clock.sleep(stable_seconds)
+        if ok and not self.about.dry_run:
+            self._clock.sleep(stable_seconds)
         names = [str(remedy["name"]) for remedy in self._planned()["remedies"]]
         following: str | None = names[names.index(step) + 1] if step != names[-1] else None
         if not ok and begun[-1]["destructive"]:
@@ -321,7 +344,7 @@ class Run:
         last = _last_step(events)
         if verification is not None:
             self._journal.write("verify", step=last, **dict(verification))
-        if self.context.dry_run and planned is not None and not error:
+        if self.about.dry_run and planned is not None and not error:
             return self._finish("predicted", cause=planned["cause"], remedy=last, confirm=planned.get("confirm"))
         cause = planned["cause"] if planned else None
         checks = list((verification or {}).get("checks") or [])
@@ -356,8 +379,8 @@ class Run:
     ) -> dict[str, Any]:
         result: dict[str, Any] = {
             "run": self.run_id,
-            "host": self.context.host,
-            "component": self.context.component,
+            "host": self.about.host,
+            "component": self.about.component,
             "outcome": outcome,
             "ok": outcome not in FAILURES,
             "cause": cause,
@@ -366,8 +389,8 @@ class Run:
             "rpo": dict(rpo) if rpo else None,
             "confirm": confirm,
             "escalate": escalate,
-            "dry_run": self.context.dry_run,
-            "seconds": timings(self._events(), self.context.clock.boottime()),
+            "dry_run": self.about.dry_run,
+            "seconds": timings(self._events(), self._clock.boottime()),
         }
         result["checks"] = checks
         result["next_step"] = next_step or recommend(result)
