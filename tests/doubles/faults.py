@@ -54,6 +54,11 @@ class Faults:
                 self._order = Order(order.fault, order.remaining - 1) if order.remaining > 1 else None
             return order.fault
 
+    def look(self) -> str | None:
+        """The fault ordered now, without taking a share of it."""
+        with self._changed:
+            return None if self._order is None else self._order.fault
+
     def hang(self) -> None:
         """Hold the calling request until the next order or the limit."""
         with self._changed:

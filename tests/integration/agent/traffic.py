@@ -23,6 +23,8 @@ from tests.integration.agent.stack import PHONE_NUMBER_ID, Stack
 from tests.integration.agent.waiting import TooLateError, eventually
 
 REDELIVERY_LIMIT_S = 90.0
+PERSON_LIMIT = 40
+"""Messages of one person in a row: Meta lets 45 answers go to one at once, the next only after 6 s each."""
 
 COUNTS: list[tuple[str, dict[str, int]]] = []
 """What each test's traffic came to, for the table at the end of the run."""
@@ -150,9 +152,13 @@ class Traffic:
         return stop
 
     def _keep_writing(self, sender: str, pause: float) -> None:
-        while not self._stop.is_set():
+        for number in itertools.count(1):
+            if self._stop.is_set():
+                return
             self.send(sender)
             self._stop.wait(pause * random.uniform(0.5, 1.5))
+            if number % PERSON_LIMIT == 0:
+                sender = new_phone()
 
     # What must come of it.
 

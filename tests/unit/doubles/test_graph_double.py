@@ -227,6 +227,13 @@ def test_a_read_mark_is_no_send(quiet: ServedDouble) -> None:
     assert (read["message_id"], read["typing"]) == ("wamid.X", True)
 
 
+def test_a_read_mark_suffers_a_fault_and_leaves_it_for_the_send(quiet: ServedDouble) -> None:
+    quiet.http.post("/_double/fail", json={"class": "server_error", "count": 1})
+    mark = {"messaging_product": "whatsapp", "status": "read", "message_id": "wamid.X"}
+    assert [post(quiet, mark).status_code, post(quiet, text()).status_code] == [500, 500]
+    assert [post(quiet, mark).status_code, post(quiet, text()).status_code] == [200, 200]
+
+
 def test_statuses_are_signed_and_carry_the_callback_data(graph: ServedDouble, webhook: Webhook) -> None:
     wamid = post(graph, text(biz_opaque_callback_data="outbox-7")).json()["messages"][0]["id"]
     eventually(lambda: len(webhook.received) == 3, "three statuses")
