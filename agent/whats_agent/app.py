@@ -2,35 +2,58 @@
 """The web application: webhook acceptance in front, Flask behind it."""
 
 import logging
+import threading
+import time
 from typing import TYPE_CHECKING
 
-from flask import Flask, Response, jsonify
-from werkzeug.exceptions import HTTPException
+from flask import Flask, Response, g, jsonify, request
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from whats_agent import logs
+from whats_agent.addresses import client_address
+from whats_agent.alerts.gather import gather
+from whats_agent.alerts.keeper import Keeper
 from whats_agent.message_log import MessageLog
+from whats_agent.metrics import Recorder, layout
 from whats_agent.settings import WebSettings, load
-from whats_agent.views import health
+from whats_agent.views import health, production
 from whats_agent.webhook import handshake
-from whats_agent.webhook.acceptance import Acceptance, ignore
+from whats_agent.webhook.acceptance import Acceptance
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
 _log = logging.getLogger("whats_agent.web")
+_performance = logging.getLogger(logs.PERFORMANCE)
+_security = logging.getLogger(logs.SECURITY)
+# Nothing but POST /webhook, which is not Flask's, has a body worth reading.
+MAX_BODY_BYTES = 64 * 1024
 
 
-def create_flask(settings: WebSettings) -> Flask:
+def create_flask(settings: WebSettings, recorder: Recorder) -> Flask:
     """Everything of the HTTP interface but ``POST /webhook``."""
     flask = Flask("whats_agent", static_folder=None)
-    flask.config["MAX_CONTENT_LENGTH"] = 64 * 1024
-    flask.register_blueprint(handshake.blueprint(settings.meta_verify_token.get_secret_value()))
-    flask.register_blueprint(health.blueprint(health.Health(settings)))
+    flask.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
+    trusted = settings.trusted_proxy_list()
+    state = health.Health(settings)
+    flask.register_blueprint(handshake.blueprint(settings.meta_verify_token.get_secret_value(), trusted))
+    flask.register_blueprint(health.blueprint(state))
+    flask.register_blueprint(production.blueprint(settings, state))
+
+    @flask.before_request
+    def begin() -> None:
+        g.started = time.perf_counter()
+        logs.correlate(request.headers.get("X-Request-Id"))
 
     @flask.errorhandler(HTTPException)
     def refuse(error: HTTPException) -> Response:
+        if error.code == 403:
+            address = client_address(request.environ, trusted)
+            _security.warning(logs.fields(event="view_refused", status=403, outcome="forbidden", address=address))
         response = jsonify({"error": error.name})
         response.status_code = error.code or 500
+        if isinstance(error, MethodNotAllowed) and error.valid_methods:
+            response.headers["Allow"] = ", ".join(error.valid_methods)
         return response
 
     @flask.errorhandler(Exception)
@@ -41,22 +64,59 @@ def create_flask(settings: WebSettings) -> Flask:
         return response
 
     @flask.after_request
-    def harden(response: Response) -> Response:
+    def finish(response: Response) -> Response:
         response.headers.setdefault("X-Content-Type-Options", "nosniff")
         response.headers.setdefault("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
         response.headers.setdefault("Referrer-Policy", "no-referrer")
+        response.headers.setdefault("Cache-Control", "no-store")
+        endpoint = (request.endpoint or "other").rpartition(".")[2]
+        watch(
+            recorder,
+            settings,
+            endpoint,
+            response.status_code,
+            time.perf_counter() - g.get("started", time.perf_counter()),
+        )
         return response
 
     return flask
 
 
-def create_app(settings: WebSettings | None = None, message_log: MessageLog | None = None) -> "WSGIApplication":
+def watch(recorder: Recorder, settings: WebSettings, endpoint: str, status: int, seconds: float) -> None:
+    """Count one answer; a slow one gets a line of its own."""
+    recorder.request(endpoint, status, seconds)
+    if seconds >= settings.slow_request_seconds:
+        took = f"{seconds * 1000:.0f}ms"
+        _performance.warning(logs.fields(event="slow_request", endpoint=endpoint, status=status, took=took))
+
+
+def create_app(
+    settings: WebSettings | None = None, message_log: MessageLog | None = None, recorder: Recorder | None = None
+) -> "WSGIApplication":
     """The WSGI application that gunicorn serves. Raises SettingsError."""
     settings = settings or load(WebSettings)
+    recorder = recorder or Recorder(settings.message_log_dir)
+
+    def observe(status: int, seconds: float) -> None:
+        watch(recorder, settings, "webhook", status, seconds)
+        if 400 <= status < 500:
+            recorder.observe(layout.REFUSED, seconds)
+
     return Acceptance(
-        create_flask(settings).wsgi_app,
-        message_log or MessageLog(settings.message_log_dir),
+        create_flask(settings, recorder).wsgi_app,
+        message_log or MessageLog(settings.message_log_dir, recorder.committed),
         settings.meta_app_secret.get_secret_value(),
-        settings.webhook_max_bytes,
-        ignore,
+        max_bytes=settings.webhook_max_bytes,
+        observe=observe,
+        trusted_proxies=settings.trusted_proxy_list(),
     )
+
+
+def watch_alerts(settings: WebSettings, stop: threading.Event) -> threading.Thread:
+    """Start the thread that evaluates the alerts whenever this process is the one to do it."""
+    state = health.Health(settings)
+    message_log = MessageLog(settings.message_log_dir)
+    keeper = Keeper(settings.message_log_dir, lambda: gather(settings, message_log, state.parts()))
+    thread = threading.Thread(target=keeper.run, args=(stop,), name="alerts", daemon=True)
+    thread.start()
+    return thread

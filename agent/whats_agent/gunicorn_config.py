@@ -2,6 +2,7 @@
 """gunicorn's settings; read by ``whats-agent serve``. Tuned by WEB_WORKERS, WEB_THREADS and the few below."""
 
 import os
+import threading
 
 from whats_agent import logs
 from whats_agent.settings import WebSettings, load
@@ -32,3 +33,10 @@ def post_fork(_server: object, _worker: object) -> None:
     """Open the log files in each process on its own."""
     settings = load(WebSettings)
     logs.set_up(settings.log_dir, settings.log_level)
+
+
+def post_worker_init(_worker: object) -> None:
+    """Begin to watch; of all web processes one at a time evaluates."""
+    from whats_agent.app import watch_alerts  # noqa: PLC0415 - the arbiter reads this file and needs none of it
+
+    watch_alerts(load(WebSettings), threading.Event())

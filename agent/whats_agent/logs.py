@@ -10,6 +10,7 @@ be written (disk full) never stops the agent: the line goes to stderr only.
 import contextvars
 import logging
 import logging.handlers
+import re
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +23,14 @@ SECURITY = "whats_agent.security"
 PERFORMANCE = "whats_agent.performance"
 BUSINESS = "whats_agent.business"
 ALERTS = "whats_agent.alerts"
+
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9-]{8,64}")
+
+
+def correlate(request_id: str | None) -> None:
+    """Mark this thread's lines with the id that nginx gave the request; an absent or odd one becomes ``-``."""
+    correlation_id.set(request_id if request_id and _REQUEST_ID.fullmatch(request_id) else "-")
 
 
 class LineFormatter(logging.Formatter):

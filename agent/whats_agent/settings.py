@@ -6,14 +6,16 @@ sees the app secret. A missing or weak secret stops the start with the variable'
 """
 
 import os
+import re
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from whats_agent import masking
+from whats_agent.addresses import Network, networks
 from whats_agent.errors import SettingsError
 
 MIN_SECRET_LENGTH = 16
@@ -103,7 +105,44 @@ class WebSettings(DatabaseSettings):
     meta_verify_token: Secret
     meta_app_secret: Secret
     webhook_max_bytes: int = Field(default=4 * 1024 * 1024, ge=1024, description="larger bodies are refused with 413")
+    openai_input_price: float = Field(default=0.15, ge=0, description="dollars per million tokens shown to the model")
+    openai_output_price: float = Field(default=0.60, ge=0, description="dollars per million tokens it wrote")
+    trusted_proxies: str = Field(default="", description="comma-separated networks whose X-Forwarded-For is believed")
+    view_networks: str = Field(
+        default="127.0.0.0/8,::1/128,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16",
+        description="comma-separated networks that may see metrics and alerts",
+    )
+    certificate_address: str = Field(
+        default="nginx:8443", description="host:port whose certificate is watched; empty for none"
+    )
+    backup_status_file: Path | None = Field(default=None, description="default: status/backup.json under LOG_DIR")
+    slow_request_seconds: float = Field(default=1.0, gt=0, description="slower requests get a line in performance.log")
     worker_stale_seconds: float = Field(default=30.0, gt=0, description="a heartbeat older than this is reported")
+
+    @field_validator("trusted_proxies", "view_networks")
+    @classmethod
+    def _are_networks(cls, value: str) -> str:
+        networks(value)
+        return value
+
+    @field_validator("certificate_address")
+    @classmethod
+    def _is_address(cls, value: str) -> str:
+        if value and not re.fullmatch(r"[^\s:]+:\d{1,5}", value):
+            raise ValueError("must be host:port")
+        return value
+
+    def trusted_proxy_list(self) -> tuple[Network, ...]:
+        """``TRUSTED_PROXIES`` as networks."""
+        return networks(self.trusted_proxies)
+
+    def view_network_list(self) -> tuple[Network, ...]:
+        """``VIEW_NETWORKS`` as networks."""
+        return networks(self.view_networks)
+
+    def backup_status(self) -> Path:
+        """The file in which the backup's timer tells when the last proven backup was made."""
+        return self.backup_status_file or self.log_dir / "status" / "backup.json"
 
 
 class WorkerSettings(DatabaseSettings):
@@ -160,8 +199,6 @@ class WorkerSettings(DatabaseSettings):
     pair_rate_burst: int = Field(default=45, ge=1, description="…of which so many may go at once")
     mark_as_read: bool = Field(default=True, description="show the user that the message was read, as best effort")
     typing_indicator: bool = Field(default=True, description="show that an answer is being written, as best effort")
-    openai_input_price: float = Field(default=0.15, ge=0, description="dollars per million tokens shown to the model")
-    openai_output_price: float = Field(default=0.60, ge=0, description="dollars per million tokens it wrote")
 
     sender_threads: int = Field(default=4, ge=1, le=64)
     sender_lease_seconds: float = Field(

@@ -17,6 +17,7 @@ from whats_agent.database.redis_client import redis_client
 from whats_agent.errors import MessageLogError
 from whats_agent.graph.client import GraphClient
 from whats_agent.message_log import MessageLog
+from whats_agent.metrics import Recorder
 from whats_agent.openai_client.client import OpenAIAnswerer
 from whats_agent.openai_client.shared_breaker import SharedBreaker
 from whats_agent.projection.policy import policy_of
@@ -43,7 +44,8 @@ class Worker:
         self._stop = threading.Event()
         self._died = False
         self._work = threading.Condition()
-        self._message_log = MessageLog(settings.message_log_dir)
+        self._recorder = Recorder(settings.message_log_dir)
+        self._message_log = MessageLog(settings.message_log_dir, self._recorder.committed)
         self._breaker = SharedBreaker(
             settings.breaker_failures, settings.breaker_open_seconds, redis_client(settings, timeout=0.5)
         )
@@ -63,6 +65,7 @@ class Worker:
             batch=settings.projection_batch,
             poll_seconds=settings.poll_seconds,
             progressed=self._wake_senders,
+            recorder=self._recorder,
         )
         self._tools = Tools(
             settings=settings,
@@ -77,10 +80,12 @@ class Worker:
                 max_retries=settings.openai_max_retries,
                 max_tokens=settings.openai_max_tokens,
                 breaker=self._breaker,
+                recorder=self._recorder,
             ),
             switch=self._switch,
             leases=self._leases,
             read_marks=self._read_marks,
+            recorder=self._recorder,
             work=self._work,
         )
 
@@ -160,6 +165,11 @@ class Worker:
                     "log_end": self._message_log.last_id(),
                     "sender_stopped": self._switch.reason,
                     "breaker_open": self._breaker.is_open,
+                    "graph_version": self._graph.version,
+                    "graph_version_served": self._graph.served_version,
+                    "graph_version_expires": str(expires)
+                    if (expires := self._settings.graph_version_expires)
+                    else None,
                 },
             )
         except (OSError, MessageLogError) as error:

@@ -14,7 +14,7 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -65,10 +65,14 @@ class _Waiter:
 
 
 class MessageLog:
-    """Append to and read from the log in one directory. One instance per process, shared by its threads."""
+    """Append to and read from the log in one directory. One instance per process, shared by its threads.
 
-    def __init__(self, directory: Path) -> None:
+    ``committed`` is told the number of records of each commit.
+    """
+
+    def __init__(self, directory: Path, committed: Callable[[int], None] | None = None) -> None:
         self.directory = directory
+        self._committed = committed
         self._mutex = threading.Lock()
         self._queue: deque[_Waiter] = deque()
         self._has_leader = False
@@ -156,6 +160,8 @@ class MessageLog:
             fcntl.flock(self._lock_descriptor, fcntl.LOCK_UN)
         self.batches += 1
         self.appended += len(batch)
+        if self._committed is not None:
+            self._committed(len(batch))
         self.last_failure = None
         return last
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Asking OpenAI for an answer."""
 
+import time
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypedDict
 
@@ -8,6 +9,7 @@ import openai
 from openai import OpenAI
 
 from whats_agent.errors import AnswerError
+from whats_agent.metrics import Recorder, layout
 from whats_agent.openai_client.breaker import Breaker
 
 
@@ -48,31 +50,45 @@ class OpenAIAnswerer:
         max_retries: int,
         max_tokens: int,
         breaker: Breaker,
+        recorder: Recorder | None = None,
     ) -> None:
         self._client = OpenAI(api_key=api_key, base_url=base_url, timeout=timeout, max_retries=max_retries)
         self._model = model
         self._max_tokens = max_tokens
         self.breaker = breaker
+        self._recorder = recorder
 
     def answer(self, turns: list[Turn]) -> Answer:
         """The model's answer to ``turns``. Raises AnswerError when the breaker is open, the call failed or nothing was said."""
         if not self.breaker.allows():
+            self._count("breaker_open")
             raise AnswerError("the circuit breaker is open")
+        started = time.perf_counter()
         try:
             completion = self._client.chat.completions.create(
                 model=self._model,
                 messages=[{"role": turn["role"], "content": turn["content"]} for turn in turns],  # type: ignore[misc]  # the union is keyed by role
                 max_completion_tokens=self._max_tokens,
             )
-        except openai.OpenAIError as error:
+        except BaseException as error:
             self.breaker.failed()
-            raise AnswerError(f"{type(error).__name__}: {error}"[:300]) from error
-        except BaseException:
-            self.breaker.failed()
+            self._count("error", time.perf_counter() - started)
+            if isinstance(error, openai.OpenAIError):
+                raise AnswerError(f"{type(error).__name__}: {error}"[:300]) from error
             raise
         self.breaker.succeeded()
+        self._count("ok", time.perf_counter() - started)
+        usage = completion.usage
+        if usage is not None and self._recorder is not None:
+            self._recorder.count("openai_tokens_total|prompt", usage.prompt_tokens)
+            self._recorder.count("openai_tokens_total|completion", usage.completion_tokens)
         text = (completion.choices[0].message.content or "").strip() if completion.choices else ""
         if not text:
             raise AnswerError("the model said nothing")
-        usage = completion.usage
         return Answer(text, usage.prompt_tokens if usage else None, usage.completion_tokens if usage else None)
+
+    def _count(self, result: str, seconds: float | None = None) -> None:
+        if self._recorder is not None:
+            self._recorder.count(f"openai_calls_total|{result}")
+            if seconds is not None:
+                self._recorder.observe(layout.OPENAI, seconds, error=result == "error")

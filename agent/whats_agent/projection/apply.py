@@ -30,6 +30,17 @@ _READERS: dict[str, Callable[[bytes], LogItem]] = {
     Kind.CONTROL: read_control,
 }
 
+_KINDS: dict[type, str] = {
+    InboundMessage: "message",
+    MessageEcho: "echo",
+    StatusUpdate: "status",
+    AccountEvent: "account_event",
+    UnreadableItem: "unreadable",
+    SendAttempt: "send",
+    SendResult: "send",
+    Control: "control",
+}
+
 _log = logging.getLogger("whats_agent.projection")
 
 
@@ -46,6 +57,11 @@ def items_of(record: Record) -> Iterator[LogItem]:
             yield UnreadableItem("record", str(error), _as_text(record.body))
     else:
         yield UnreadableItem("record", f"unknown kind {record.kind}", _as_text(record.body))
+
+
+def kind_of(item: LogItem) -> str:
+    """What an item counts as in ``items_total``."""
+    return _KINDS[type(item)]
 
 
 def apply(connection: Connection, record: Record, item: LogItem, log_identity: str, policy: Policy) -> None:

@@ -4,6 +4,7 @@
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 
 import psycopg
@@ -12,8 +13,9 @@ from whats_agent import logs
 from whats_agent.database.connection import Connection
 from whats_agent.errors import MessageLogError
 from whats_agent.message_log import MessageLog, Record
+from whats_agent.metrics import Recorder
 from whats_agent.outbox import settle
-from whats_agent.projection.apply import LogItem, apply, items_of, unreadable
+from whats_agent.projection.apply import LogItem, apply, items_of, kind_of, unreadable
 from whats_agent.projection.policy import Policy
 from whats_agent.retry import Backoff
 from whats_agent.whatsapp.items import UnreadableItem
@@ -36,6 +38,7 @@ class Projector:
         batch: int,
         poll_seconds: float,
         progressed: Callable[[], None],
+        recorder: Recorder,
     ) -> None:
         self._message_log = message_log
         self._connect = connect
@@ -43,8 +46,10 @@ class Projector:
         self._batch = batch
         self._poll_seconds = poll_seconds
         self._progressed = progressed
+        self._recorder = recorder
         self.position = 0
         self._reached = 0
+        self._counted: Counter[str] = Counter()
         self.state = "starting"
 
     def run(self, stop: threading.Event) -> None:
@@ -127,6 +132,8 @@ class Projector:
             with connection.transaction():
                 count = self._write_batch(connection, identity, end, careful=True)
         self.position = self._reached
+        for kind, amount in self._counted.items():
+            self._recorder.count(f"items_total|{kind}", amount)
         took = f"{(time.perf_counter() - started) * 1000:.0f}ms"
         _log.debug(logs.fields(event="projected", records=count, position=self.position, took=took))
         return count
@@ -140,8 +147,10 @@ class Projector:
         row = connection.execute("select position from projection for update").fetchone()
         position = int(row[0]) if row else 0
         records = self._message_log.read_after(position, self._batch)
+        self._counted.clear()
         for record in records:
             for item in items_of(record):
+                self._counted[kind_of(item)] += 1
                 if isinstance(item, UnreadableItem):
                     _log.error(
                         logs.fields(event="unreadable_item", record=record.id, item=item.item, reason=item.reason)

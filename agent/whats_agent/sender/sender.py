@@ -16,6 +16,7 @@ from whats_agent.errors import AnswerError, MessageLogError
 from whats_agent.graph.client import MAX_TEXT, Graph
 from whats_agent.graph.outcome import delay_for
 from whats_agent.message_log import Kind, MessageLog
+from whats_agent.metrics import Recorder, layout
 from whats_agent.openai_client.client import Answerer
 from whats_agent.outbox import queue, rates, settle
 from whats_agent.outbox.queue import Claim, Reply
@@ -48,6 +49,7 @@ class Tools:
     switch: StopSwitch
     leases: Leases
     read_marks: ReadMarks
+    recorder: Recorder
     work: threading.Condition
 
 
@@ -137,7 +139,7 @@ class Sender:
             )
             settle.apply_result(connection, unsent, clock.now(), settings.send_echo_wait_seconds)
             return
-        result = self._send(claimed, attempt, text)
+        result = self._send(claimed, attempt, text, source)
         try:
             self._tools.message_log.append(Kind.SEND_RESULT, result.to_bytes())
         except MessageLogError as error:
@@ -174,7 +176,7 @@ class Sender:
             answer.text[:MAX_TEXT], "openai", answer.prompt_tokens, answer.completion_tokens, settings.openai_model
         )
 
-    def _send(self, claimed: Claim, attempt: int, text: str) -> SendResult:
+    def _send(self, claimed: Claim, attempt: int, text: str, source: str) -> SendResult:
         answer = self._tools.graph.send_text(claimed.phone_number_id, claimed.wa_id, claimed.user_id, text, claimed.id)
         delay = 0.0
         if answer.outcome is Outcome.STOPPED:
@@ -196,7 +198,13 @@ class Sender:
                 retry_in=f"{delay:g}s",
             ),
         )
-        if answer.outcome is Outcome.SENT:
-            age = (clock.now() - claimed.received_at).total_seconds()
+        recorder = self._tools.recorder
+        recorder.count(f"sends_total|{answer.outcome.value}")
+        age = (clock.now() - claimed.received_at).total_seconds()
+        if answer.outcome is Outcome.FAILED:
+            recorder.observe(layout.ANSWER, age, error=True)
+        elif answer.outcome is Outcome.SENT:
+            recorder.observe(layout.ANSWER, age)
+            recorder.count(f"answers_total|{source}")
             _business.info(logs.fields(event="answered", kind=claimed.kind, age=f"{age:.3f}s", attempts=attempt))
         return SendResult(claimed.id, attempt, answer.outcome, answer.wamid, answer.error_code, answer.error, delay)

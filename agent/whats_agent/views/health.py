@@ -21,6 +21,10 @@ from whats_agent.settings import WebSettings
 
 KEEP_SECONDS = 2.0
 PROBE_BYTES = 4096
+BEAT_FACTS = (
+    *("age", "projector", "position", "log_end", "sender_stopped", "breaker_open"),
+    *("graph_version", "graph_version_served", "graph_version_expires"),
+)
 
 Part = dict[str, Any]
 
@@ -69,10 +73,7 @@ def check_worker(directory: Path, stale_seconds: float) -> Part:
     beats = heartbeat.read_all(directory)
     if not beats:
         return {"state": "down", "reason": "no heartbeat"}
-    facts = {
-        name: beats[0].get(name)
-        for name in ("age", "projector", "position", "log_end", "sender_stopped", "breaker_open")
-    }
+    facts = {name: beats[0].get(name) for name in BEAT_FACTS}
     return {"state": "up" if float(beats[0]["age"]) <= stale_seconds else "stale", **facts}
 
 
@@ -106,7 +107,7 @@ def blueprint(health: Health) -> Blueprint:
     """The route."""
     routes = Blueprint("health", __name__)
 
-    @routes.get("/health")
+    @routes.get("/health", endpoint="health")
     def show() -> Response:
         parts = health.parts()
         accepts = parts["message_log"]["state"] == "up"

@@ -10,10 +10,11 @@ Nothing but the local disk is waited for before the 200.
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from whats_agent import logs
+from whats_agent.addresses import Network, client_address
 from whats_agent.errors import MessageLogError
 from whats_agent.message_log import Kind, MessageLog
 from whats_agent.webhook.signature import is_signed
@@ -72,18 +73,27 @@ class Acceptance:
     """WSGI middleware that answers ``POST /webhook`` itself and passes the rest on to ``inner``."""
 
     def __init__(
-        self, inner: "WSGIApplication", message_log: MessageLog, app_secret: str, max_bytes: int, observe: Observer
+        self,
+        inner: "WSGIApplication",
+        message_log: MessageLog,
+        app_secret: str,
+        *,
+        max_bytes: int,
+        observe: Observer,
+        trusted_proxies: Sequence[Network] = (),
     ) -> None:
         self._inner = inner
         self._message_log = message_log
         self._secret = app_secret.encode()
         self._max_bytes = max_bytes
         self._observe = observe
+        self._trusted_proxies = trusted_proxies
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         if environ["REQUEST_METHOD"] != "POST" or environ["PATH_INFO"] != "/webhook":
             return self._inner(environ, start_response)
         started = time.perf_counter()
+        logs.correlate(environ.get("HTTP_X_REQUEST_ID"))
         status, text = self._decide(environ)
         body = text.encode()
         headers = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))]
@@ -102,7 +112,7 @@ class Acceptance:
                     event="webhook_refused",
                     status=refusal.status,
                     reason=refusal.reason,
-                    address=environ.get("REMOTE_ADDR", "-"),
+                    address=client_address(environ, self._trusted_proxies),
                     outcome="unauthorized"
                     if refusal.status == 401
                     else "forbidden"
@@ -127,10 +137,3 @@ class Acceptance:
         if not is_signed(self._secret, body, header):
             raise Refused(403, "wrong_signature")
         self._message_log.append(Kind.WEBHOOK, body)
-
-
-def ignore(status: int, seconds: float) -> None:
-    """An observer that keeps nothing."""
-
-
-__all__ = ["Acceptance", "Observer", "Refused", "ignore", "read_body"]

@@ -3,10 +3,12 @@
 
 import logging
 import re
+from collections.abc import Sequence
 
 from flask import Blueprint, Response, request
 
 from whats_agent import logs
+from whats_agent.addresses import Network, client_address
 from whats_agent.webhook.signature import same_token
 
 _security = logging.getLogger(logs.SECURITY)
@@ -14,7 +16,7 @@ _security = logging.getLogger(logs.SECURITY)
 _CHALLENGE = re.compile(r"[A-Za-z0-9_.-]{1,256}")
 
 
-def blueprint(verify_token: str) -> Blueprint:
+def blueprint(verify_token: str, trusted_proxies: Sequence[Network] = ()) -> Blueprint:
     """The route, bound to our verify token."""
     routes = Blueprint("webhook", __name__)
 
@@ -29,7 +31,7 @@ def blueprint(verify_token: str) -> Blueprint:
                     event="handshake_refused",
                     status=403,
                     reason="wrong_token",
-                    address=request.remote_addr,
+                    address=client_address(request.environ, trusted_proxies),
                     outcome="forbidden",
                 )
             )

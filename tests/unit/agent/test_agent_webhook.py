@@ -12,6 +12,7 @@ from tests.unit.agent.agent_bodies import text_message, webhook
 from whats_agent.app import create_flask
 from whats_agent.errors import MessageLogError
 from whats_agent.message_log import Kind, MessageLog
+from whats_agent.metrics import Recorder
 from whats_agent.settings import WebSettings, load
 from whats_agent.webhook.acceptance import Acceptance, Refused, read_body
 from whats_agent.webhook.signature import is_signed, same_token, sign
@@ -28,11 +29,11 @@ class Agent:
         self.log = MessageLog(settings.message_log_dir)
         self.observed: list[int] = []
         application = Acceptance(
-            create_flask(settings).wsgi_app,
+            create_flask(settings, Recorder(None)).wsgi_app,
             self.log,
             environment["META_APP_SECRET"],
-            LIMIT,
-            lambda status, seconds: self.observed.append(status),
+            max_bytes=LIMIT,
+            observe=lambda status, seconds: self.observed.append(status),
         )
         self.client = Client(application)
 
