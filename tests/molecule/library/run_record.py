@@ -1,0 +1,119 @@
+#!/usr/bin/python
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Read what the last run of a runbook recorded on its server, and hold it against what the scenario expects."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: run_record
+short_description: Hold the last run's record against what is expected
+version_added: "0.1.0"
+author: whats_agent contributors (@whats-agent)
+description:
+  - Reads the newest run journal line by line, with nothing but the standard library, and fails unless outcome and cause
+    are those expected.
+options:
+  outcome:
+    description: The outcome the run must have closed with.
+    type: str
+    required: true
+  cause:
+    description: The cause the diagnosis must have named.
+    type: str
+  says:
+    description: Words that must all stand in the reason the run gave, in English.
+    type: list
+    elements: str
+    default: []
+  runs:
+    description: Where the journals lie.
+    type: path
+    default: /var/lib/whats_agent/runs
+attributes:
+  check_mode:
+    description: Only looks.
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: See that the run recovered a stopped container
+  run_record:
+    outcome: recovered
+    cause: container_stopped
+"""
+
+RETURN = r"""
+run:
+  description: The run's id.
+  returned: success
+  type: str
+seconds:
+  description: How long detecting, acting and verifying took.
+  returned: success
+  type: dict
+"""
+
+import json  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
+
+from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+
+
+class RecordError(Exception):
+    """There is no record, or it is not what was expected."""
+
+
+def last_events(runs: Path) -> list[dict[str, Any]]:
+    """The newest journal's events. Run ids begin with the time, so their names sort by age."""
+    journals = sorted(runs.glob("*.jsonl"))
+    if not journals:
+        raise RecordError(f"no run has left a record in {runs}")
+    return [json.loads(line) for line in journals[-1].read_text(encoding="utf-8").splitlines()]
+
+
+def last_event(events: list[dict[str, Any]], name: str) -> dict[str, Any]:
+    """The last event of that name, or an error that lists those there are."""
+    found = [event for event in events if event["event"] == name]
+    if not found:
+        raise RecordError(f"the run has no event {name}, only {', '.join(event['event'] for event in events)}")
+    return found[-1]
+
+
+def check(events: list[dict[str, Any]], outcome: str, cause: str | None, says: list[str]) -> dict[str, Any]:
+    """Return the closing event when it is as expected."""
+    closed = last_event(events, "close")
+    reason = (closed.get("reason") or {}).get("en", "")
+    problems = []
+    if closed["outcome"] != outcome:
+        problems.append(f"outcome {closed['outcome']} instead of {outcome}")
+    if cause is not None and closed.get("cause") != cause:
+        problems.append(f"cause {closed.get('cause')} instead of {cause}")
+    problems += [f"the reason does not say {word!r}" for word in says if word not in reason]
+    if problems:
+        raise RecordError(f"{'; '.join(problems)}; the run said: {closed.get('message', {}).get('en', reason)}")
+    return closed
+
+
+def main() -> None:
+    """Read, compare."""
+    module = AnsibleModule(
+        argument_spec={
+            "outcome": {"type": "str", "required": True},
+            "cause": {"type": "str"},
+            "says": {"type": "list", "elements": "str", "default": []},
+            "runs": {"type": "path", "default": "/var/lib/whats_agent/runs"},
+        },
+        supports_check_mode=True,
+    )
+    params = module.params
+    try:
+        closed = check(last_events(Path(params["runs"])), params["outcome"], params["cause"], params["says"])
+    except RecordError as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(changed=False, run=closed["run"], seconds=closed["seconds"])
+
+
+if __name__ == "__main__":
+    main()
