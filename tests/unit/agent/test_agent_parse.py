@@ -10,7 +10,7 @@ import pytest
 
 from tests.unit.agent.agent_bodies import ENVIRONMENT, text_message, webhook
 from whats_agent.whatsapp.items import AccountEvent, InboundMessage, Item, MessageEcho, StatusUpdate, UnreadableItem
-from whats_agent.whatsapp.message_types import TABLE, action_for
+from whats_agent.whatsapp.message_types import TABLE, UNKNOWN, action_for
 from whats_agent.whatsapp.parse import parse
 
 CASES: dict[str, Any] = json.loads(
@@ -251,3 +251,15 @@ def test_echo_of_the_business_app() -> None:
 def test_a_batch_of_a_thousand_keeps_its_order() -> None:
     items = parse(webhook(*(text_message(f"{number}", f"wamid.{number}") for number in range(1000))))
     assert [item.text for item in items if isinstance(item, InboundMessage)] == [f"{number}" for number in range(1000)]
+
+
+def test_the_operators_page_says_what_the_table_does() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "message_types.md").read_text(encoding="utf-8")
+    words = {
+        "answer": "answered with OpenAI",
+        "polite": "answered with a fixed sentence",
+        "store": "stored only",
+        "alert": "stored, operators are told",
+    }
+    rows = [f"| `{name}` | {words[row.action]} | {row.note} |" for name, row in TABLE.items()]
+    assert "\n".join([*rows, f"| any other | {words[UNKNOWN.action]} | {UNKNOWN.note} |"]) in page
