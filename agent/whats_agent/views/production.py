@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""``/production/metrics/performance``, ``/production/metrics/business``, ``/production/alerts/active`` and ``/metrics``."""
+"""``/production/metrics/…``, ``/production/alerts/active``, ``/metrics`` and ``/openapi.json``: for operators."""
 
 import threading
 import time
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -22,6 +23,7 @@ from whats_agent.views.health import Health
 
 WINDOW_SECONDS = 300
 KEEP_SECONDS = 5.0
+DESCRIPTION = Path(__file__).with_name("openapi.json")
 
 
 def summary(distribution: Distribution) -> dict[str, int | float | None]:
@@ -143,5 +145,9 @@ def blueprint(settings: WebSettings, health: Health) -> Blueprint:
         return Response(
             prometheus.render(Snapshot(directory), gauges), content_type="text/plain; version=0.0.4; charset=utf-8"
         )
+
+    @routes.get("/openapi.json", endpoint="openapi")
+    def show_description() -> Response:
+        return Response(DESCRIPTION.read_bytes(), mimetype="application/json")
 
     return routes
