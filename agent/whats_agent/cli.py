@@ -3,6 +3,7 @@
 
 import http.client
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from whats_agent import __version__, heartbeat, logs
 from whats_agent.conversation.controls import ANSWERS, HANDBACK, Control
 from whats_agent.database.connection import connect
 from whats_agent.database.migrate import upgrade
-from whats_agent.errors import AgentError
+from whats_agent.errors import AgentError, MessageLogError
 from whats_agent.message_log import Kind, MessageLog, transfer
 from whats_agent.outbox import queue
 from whats_agent.settings import CommonSettings, DatabaseSettings, WebSettings, WorkerSettings, load
@@ -35,7 +36,11 @@ def serve() -> None:
     """Serve the webhook and the views with gunicorn."""
     settings = load(WebSettings)
     logs.set_up(settings.log_dir, settings.log_level)
-    MessageLog(settings.message_log_dir).check_tail()
+    try:
+        MessageLog(settings.message_log_dir).check_tail()
+    except MessageLogError as error:
+        # Serve all the same: Meta gets 503 and delivers again, and the log is tried anew with each request.
+        logging.getLogger("whats_agent.web").critical(logs.fields(event="message_log_not_usable", reason=error))
     os.execvp(sys.executable, [sys.executable, "-m", "gunicorn", "--config", "python:whats_agent.gunicorn_config"])  # noqa: S606 - becomes gunicorn
 
 

@@ -80,6 +80,9 @@ class DatabaseSettings(CommonSettings):
     db_connect_timeout: int = Field(default=3, ge=1, le=60, description="seconds")
     redis_url: str = Field(default="redis://redis:6379/0", pattern=r"^rediss?://[^\s]+$")
     redis_password: Secret | None = None
+    handover_hours: float = Field(
+        default=12.0, gt=0, description="a person keeps a conversation this long after the last sign"
+    )
     phone_number_id: str = Field(pattern=r"^\d{5,20}$")
 
     def conninfo(self) -> dict[str, str | int]:
@@ -178,9 +181,6 @@ class WorkerSettings(DatabaseSettings):
         description="comma-separated; a message with one of them hands the conversation to a person",
     )
     handover_answer: str = "Certo! Vou chamar uma pessoa da equipe para continuar com você por aqui."
-    handover_hours: float = Field(
-        default=12.0, gt=0, description="a person keeps a conversation this long after the last sign"
-    )
     handback_phrases: str = Field(default="voltar ao assistente, falar com o assistente", description="comma-separated")
     handback_answer: str = "Pronto, sou o assistente virtual de novo. Como posso ajudar?"
     polite_answer: str = (

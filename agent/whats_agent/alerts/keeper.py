@@ -18,6 +18,7 @@ from whats_agent import clock, logs
 from whats_agent.alerts.rules import Facts, Finding, Severity, findings
 
 ROUND_SECONDS = 15.0
+REPORT_ROUNDS = 4
 RAISE_AFTER, CLEAR_AFTER = 2, 4
 STALE_SECONDS = 90.0
 FILE_NAME = "alerts.json"
@@ -85,17 +86,22 @@ def next_round(
 class Keeper:
     """Evaluates in a thread of its own, in the one process that gets the lock."""
 
-    def __init__(self, directory: Path, gather: Callable[[], Facts]) -> None:
+    def __init__(self, directory: Path, gather: Callable[[], Facts], report: Callable[[], None] | None = None) -> None:
         self._directory = directory
         self._gather = gather
+        self._report = report
+        self._rounds = 0
         self._lock = -1
 
     def run(self, stop: threading.Event) -> None:
-        """Take turns for the lock, then evaluate every 15 s until told to stop."""
+        """Take turns for the lock, then evaluate every 15 s until told to stop; every minute have the numbers written down."""
         while not stop.wait(ROUND_SECONDS):
             try:
                 if self._holds_lock():
                     self.evaluate()
+                    self._rounds += 1
+                    if self._report is not None and self._rounds % REPORT_ROUNDS == 0:
+                        self._report()
             except Exception:  # noqa: BLE001 - watching must never end because one look went wrong
                 _log.error(logs.fields(event="alert_round_failed"), exc_info=True)
 

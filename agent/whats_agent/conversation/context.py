@@ -18,7 +18,7 @@ def turns_for(connection: Connection, conversation_id: int, message_id: int, lim
         """
         select m.direction, m.body, o.reply_text, o.state
         from messages m left join outbox o on o.message_id = m.id
-        where m.conversation_id = %s and m.id <= %s and m.body <> ''
+        where m.conversation_id = %s and m.id <= %s and m.body <> '' and m.type not in ('reaction', 'system', 'edit')
         order by m.id desc limit %s
         """,
         (conversation_id, message_id, limit + 1),

@@ -6,13 +6,16 @@ restore made one of them happen twice. An attempt is applied when it is newer th
 still at that attempt; success always.
 """
 
+from collections.abc import Mapping
 from datetime import datetime
 from uuid import UUID
 
 from whats_agent.database.connection import Connection
+from whats_agent.graph.outcome import RETRY_CODES
 from whats_agent.outbox.records import Outcome, SendAttempt, SendResult
 from whats_agent.whatsapp.items import StatusUpdate
 
+MAX_FAILED_DELIVERIES = 8
 # Later in this list wins; a failure counts only while nothing better is known.
 _DELIVERIES = ["sent", "delivered", "read", "played"]
 
@@ -112,7 +115,7 @@ def apply_status(connection: Connection, status: StatusUpdate, own_id: UUID | No
             """,
             values,
         )
-    elif status.status == "failed":
+    elif status.status == "failed" and not _send_again(connection, values):
         connection.execute(
             """
             update outbox set state = 'failed', delivery = 'failed', wamid = coalesce(wamid, %(wamid)s), error_code = %(code)s,
@@ -125,8 +128,28 @@ def apply_status(connection: Connection, status: StatusUpdate, own_id: UUID | No
         )
 
 
-def release_expired(connection: Connection) -> int:
-    """Give back rows whose time is over: a preparation nobody finished, a send whose status never came.
+def _send_again(connection: Connection, values: Mapping[str, object]) -> bool:
+    """A message that Meta took and then gave up on for a passing reason goes back into the queue; whether it did."""
+    if values["code"] not in RETRY_CODES:
+        return False
+    return (
+        connection.execute(
+            """
+            update outbox set state = 'queued', wamid = null, delivery = null, sent_at = null, lease_owner = null,
+                lease_until = null, error_code = %(code)s, error = 'Meta reported the message as failed', updated_at = now(),
+                next_attempt_at = now() + make_interval(secs => least(4 ^ least(attempts, 6), 300))
+            where (id = %(id)s or (%(id)s::uuid is null and wamid = %(wamid)s and phone_number_id = %(phone)s))
+                and (wamid is null or wamid = %(wamid)s)
+                and coalesce(delivery, 'sent') = 'sent' and state in ('sending', 'unknown', 'sent') and attempts < %(most)s
+            """,
+            {**values, "most": MAX_FAILED_DELIVERIES},
+        ).rowcount
+        > 0
+    )
+
+
+def release_expired(connection: Connection, *, echoes_due: bool) -> int:
+    """Give back rows whose time is over: a preparation nobody finished and, if ``echoes_due``, a send whose status never came.
 
     To be called only by the projection and only when it has read the log to its end: until then the missing result or status may
     simply not have been read yet. Returns how many rows went back into the queue.
@@ -134,6 +157,7 @@ def release_expired(connection: Connection) -> int:
     return connection.execute(
         """
         update outbox set state = 'queued', lease_owner = null, lease_until = null, next_attempt_at = now(), updated_at = now()
-        where state in ('leased', 'sending', 'unknown') and lease_until < now()
-        """
+        where state = any(%s) and lease_until < now()
+        """,
+        (["leased", "sending", "unknown"] if echoes_due else ["leased"],),
     ).rowcount

@@ -232,14 +232,15 @@ def _echo(connection: Connection, record: Record, echo: MessageEcho, at: datetim
 def _status(connection: Connection, record: Record, status: StatusUpdate, at: datetime) -> None:
     own_id = _uuid(status.callback_data)
     moment = status.at or at
-    connection.execute(
+    new = connection.execute(
         """
         insert into statuses (phone_number_id, wamid, status, at, outbox_id, payload, log_id)
         values (%s, %s, %s, %s, %s, %s, %s) on conflict (phone_number_id, wamid, status) do nothing
         """,
         (status.phone_number_id, status.wamid, status.status, moment, own_id, Jsonb(status.payload), record.id),
-    )
-    settle.apply_status(connection, status, own_id, moment)
+    ).rowcount
+    if new:
+        settle.apply_status(connection, status, own_id, moment)
 
 
 def _account_event(

@@ -78,6 +78,8 @@ class Projector:
         identity = self._message_log.identity()
         self._adopt(connection, identity)
         next_housekeeping = 0.0
+        # After an outage of ours Meta delivers again, in its own time: what was being sent waits for its status once more.
+        echoes_due_at = time.monotonic() + self._policy.echo_wait
         while not stop.is_set():
             end = self._message_log.last_id()
             if end > self.position:
@@ -89,7 +91,8 @@ class Projector:
             if time.monotonic() >= next_housekeeping:
                 # Also notices a position that somebody set back.
                 self._adopt(connection, identity)
-                if self.position >= end and settle.release_expired(connection):
+                echoes_due = time.monotonic() >= echoes_due_at
+                if self.position >= end and settle.release_expired(connection, echoes_due=echoes_due):
                     self._progressed()
                 next_housekeeping = time.monotonic() + HOUSEKEEPING_SECONDS
                 self.state = "running"

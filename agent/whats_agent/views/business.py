@@ -18,7 +18,7 @@ def figures(connection: Connection, settings: WebSettings) -> dict[str, Any]:
             "answers": _answers(connection),
             "deliveries": _deliveries(connection),
             "tokens": _tokens(connection, settings),
-            "conversations": _conversations(connection),
+            "conversations": _conversations(connection, settings),
             "queue": _queue(connection),
         }
 
@@ -72,13 +72,14 @@ def _tokens(connection: Connection, settings: WebSettings) -> dict[str, Any]:
     return {"prompt": prompt, "completion": completion, "cost_usd": round(cost, 6)}
 
 
-def _conversations(connection: Connection) -> dict[str, int]:
+def _conversations(connection: Connection, settings: WebSettings) -> dict[str, int]:
     row = connection.execute(
         """
         select count(*), count(*) filter (where last_inbound_at > now() - interval '24 hours'),
-            count(*) filter (where handed_over_at is not null)
+            count(*) filter (where handed_over_at > now() - make_interval(secs => %s))
         from conversations
-        """
+        """,
+        (settings.handover_hours * 3600,),
     ).fetchone()
     return dict(zip(("total", "active", "handed_over"), row or (), strict=True))
 

@@ -3,7 +3,7 @@
 
 import json
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import schemathesis
@@ -48,7 +48,7 @@ def schema(tmp_path_factory: pytest.TempPathFactory) -> Iterator[schemathesis.Ba
 def test_every_answer_is_described(schema: schemathesis.BaseSchema, path: str, method: str) -> None:
     @given(case=schema[path][method].as_strategy())
     @settings(max_examples=40, deadline=None, database=None, suppress_health_check=list(HealthCheck))
-    def check(case: schemathesis.Case) -> None:
+    def check(case: "schemathesis.Case[Any]") -> None:
         # 503 is described where a part may be away; 500 nowhere, so that it fails as undescribed.
         case.call_and_validate(excluded_checks=[not_a_server_error])
 
