@@ -45,21 +45,27 @@ class Service:
     def __init__(self, container: Container, name: str) -> None:
         self.container = container
         self.name = name
+        self.disturbed = False
+        """Whether a test did something to it since the stack was last made whole."""
 
     def start(self) -> None:
+        self.disturbed = True
         self.container.start()
 
     def stop(self) -> None:
         """As an orderly shutdown does it."""
+        self.disturbed = True
         self.container.stop(timeout=10)
 
     def kill(self) -> None:
         """``kill -9`` of everything in the container."""
+        self.disturbed = True
         if self.is_running():
             self.container.kill("SIGKILL")
             self.container.wait()
 
     def pause(self) -> None:
+        self.disturbed = True
         self.container.pause()
 
     def unpause(self) -> None:
