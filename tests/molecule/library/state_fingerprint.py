@@ -172,12 +172,13 @@ def docker_objects(kind: str, *list_options: str) -> list[dict[str, Any]]:
 def describe_container(raw: dict[str, Any]) -> dict[str, Any]:
     """Keep of `docker inspect` what no container changes by itself while it just runs."""
     state = raw["State"]
+    mounts = sorted(raw["Mounts"], key=lambda mount: mount["Destination"])  # docker gives them in any order
     return {
         "id": raw["Id"],
         "image": raw["Image"],
         "created": raw["Created"],
         "configuration": hashlib.sha256(
-            json.dumps([raw["Config"], raw["HostConfig"], raw["Mounts"]], sort_keys=True).encode()
+            json.dumps([raw["Config"], raw["HostConfig"], mounts], sort_keys=True).encode()
         ).hexdigest(),
         "networks": sorted(raw["NetworkSettings"]["Networks"]),
         "status": state["Status"],
@@ -269,9 +270,13 @@ def grew(path: str, before: dict[str, Any]) -> bool:
     )
 
 
-def is_dry_run_record(path: str) -> bool:
-    """Tell whether every line of a run's record says that the run was dry."""
-    lines = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+def is_dry_run_record(path: Path, records: Path) -> bool:
+    """Tell whether a new file is a run's record of which every line says that the run was dry, or the folder of those."""
+    if path == records:
+        return True
+    if path.parent != records:
+        return False
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     return bool(lines) and all(line.get("dry_run") is True for line in lines)
 
 
@@ -286,7 +291,7 @@ def compare(before: State, after: State, may_grow: list[str], run_records: str) 
             if name not in new:
                 differences.append(f"{label} is gone")
             elif name not in old:
-                record = kind == "files" and Path(name).parent == Path(run_records) and is_dry_run_record(name)
+                record = kind == "files" and is_dry_run_record(Path(name), Path(run_records))
                 if not growing and not record:
                     differences.append(f"{label} is new")
             else:
@@ -346,8 +351,8 @@ def main() -> None:
     before: State = json.loads(path.read_text(encoding="utf-8"))
     differences = compare(before, current, params["may_grow"], params["run_records"])
     if differences:
-        shown = "\n".join(differences[:20])
-        module.fail_json(msg=f"{len(differences)} differences:\n{shown}", differences=differences)
+        shown = "; ".join(differences[:20])
+        module.fail_json(msg=f"{len(differences)} differences: {shown}", differences=differences)
     module.exit_json(changed=False, counts=counts, differences=[])
 
 

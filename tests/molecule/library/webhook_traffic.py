@@ -138,16 +138,16 @@ def send(params: dict[str, Any]) -> None:
     env = read_env(Path(params["env_file"]))
     ledger = Path(params["ledger"])
     ledger.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    known = len(read_ledger(ledger))
     with ledger.open("a", encoding="utf-8") as stream:
-        for number in range(known + 1, known + params["count"] + 1):
+        for _ in range(params["count"]):
             wamid = f"wamid.{uuid.uuid4().hex.upper()}"
-            text = f"Pergunta {uuid.uuid4().hex}: qual o horario de atendimento?"
-            body = text_webhook(env["PHONE_NUMBER_ID"], f"55119{number:08d}", wamid, text)
+            # A person of its own for each message: what is sent to that number is the answer to this message.
+            sender = f"55119{uuid.uuid4().int % 10**8:08d}"
+            body = text_webhook(env["PHONE_NUMBER_ID"], sender, wamid, "Qual o horario de atendimento?")
             status = post(params["webhook"], body, env["META_APP_SECRET"])
             if status != 200:
                 raise TrafficError(f"the webhook answered {status} to a signed message")
-            stream.write(json.dumps({"wamid": wamid, "text": text}) + "\n")
+            stream.write(json.dumps({"wamid": wamid, "from": sender}) + "\n")
 
 
 def stored_rows() -> dict[str, int]:
@@ -164,20 +164,18 @@ def stored_rows() -> dict[str, int]:
     return {wamid: int(count) for wamid, count in (line.split("|") for line in read.stdout.splitlines())}
 
 
-def answered_texts(graph_double: str) -> list[str]:
-    """The text of every answer the Graph double accepted."""
+def answered_numbers(graph_double: str) -> list[str]:
+    """The number that each text the Graph double accepted went to."""
     with urllib.request.urlopen(f"{graph_double}/_double/sends", timeout=10) as response:  # noqa: S310
         sends = json.load(response)
-    return [send["text"] for send in sends if send["type"] == "text"]
+    return [send["to"] for send in sends if send["type"] == "text"]
 
 
 def account(ledger: list[dict[str, str]], stored: dict[str, int], answers: list[str]) -> dict[str, list[str]]:
     """Name what does not settle: lost, stored twice, answered twice, unanswered. All empty means all is well."""
-    # The OpenAI double's answer repeats the question, which holds a token of its own.
-    answered = Counter(
-        entry["wamid"] for entry in ledger for answer in answers if entry["text"].split(":", maxsplit=1)[0] in answer
-    )
-    wamids = [entry["wamid"] for entry in ledger]
+    sent_to = Counter(answers)
+    answered = {entry["wamid"]: sent_to[entry["from"]] for entry in ledger}
+    wamids = list(answered)
     return {
         "lost": [wamid for wamid in wamids if not stored.get(wamid)],
         "stored_twice": [wamid for wamid in wamids if stored.get(wamid, 0) > 1],
@@ -193,7 +191,7 @@ def settle(params: dict[str, Any]) -> None:
         raise TrafficError("nothing was sent, so nothing can be settled")
     deadline = time.monotonic() + params["timeout"]
     while True:
-        open_items = account(ledger, stored_rows(), answered_texts(params["graph_double"]))
+        open_items = account(ledger, stored_rows(), answered_numbers(params["graph_double"]))
         if not any(open_items.values()):
             return
         if open_items["stored_twice"] or open_items["answered_twice"] or time.monotonic() > deadline:

@@ -25,8 +25,8 @@ def load() -> ModuleType:
 
 traffic = load()
 
-LEDGER = [{"wamid": "w1", "text": "Pergunta aa: horario?"}, {"wamid": "w2", "text": "Pergunta bb: horario?"}]
-ONCE = ["Sobre 'Pergunta aa: horario?'", "Sobre 'Pergunta bb: horario?'"]
+LEDGER = [{"wamid": "w1", "from": "5511900000001"}, {"wamid": "w2", "from": "5511900000002"}]
+ONCE = ["5511900000001", "5511900000002"]
 SETTLED: dict[str, list[str]] = {"lost": [], "stored_twice": [], "answered_twice": [], "unanswered": []}
 
 
@@ -34,7 +34,7 @@ SETTLED: dict[str, list[str]] = {"lost": [], "stored_twice": [], "answered_twice
     ("stored", "answers", "open_items"),
     [
         ({"w1": 1, "w2": 1}, ONCE, {}),
-        ({"w1": 1, "w2": 1, "other": 1}, [*ONCE, "to somebody else"], {}),
+        ({"w1": 1, "w2": 1, "other": 1}, [*ONCE, "5511900000003"], {}),
         ({"w1": 1}, ONCE, {"lost": ["w2"]}),
         ({"w1": 2, "w2": 1}, ONCE, {"stored_twice": ["w1"]}),
         ({"w1": 1, "w2": 1}, [*ONCE, ONCE[1]], {"answered_twice": ["w2"]}),
