@@ -121,7 +121,8 @@ def _printable(text: str) -> str:
 def parse_info(output: str, stanza: str = STANZA) -> Repository:
     """Read `info --output=json`."""
     try:
-        stanzas: list[dict[str, Any]] = json.loads(output)
+        # A wrong passphrase puts noise into the message, control characters included.
+        stanzas: list[dict[str, Any]] = json.loads(output, strict=False)
     except ValueError as error:
         raise WhatsAgentError("pgBackRest's info is not JSON", stdout=output[:400]) from error
     found = next((s for s in stanzas if s.get("name") == stanza), None)

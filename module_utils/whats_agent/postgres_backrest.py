@@ -46,7 +46,8 @@ class Backrest:
     def run(self, argv: Sequence[str], *, timeout_s: float = 60) -> ExecResult:
         """Run a short command wherever that is possible; return what it answered, whatever its exit code."""
         container = self.docker.container(self.place.project, self.place.service)
-        if container is not None and container.running:
+        # One that has been restarted may be dying again and again, and take the command with it.
+        if container is not None and container.running and container.restart_count == 0:
             with contextlib.suppress(_GoneMeanwhileError):
                 return self._execute(container.id, argv, timeout_s)
         return self.run_once(argv, timeout_s=timeout_s)
@@ -55,9 +56,8 @@ class Backrest:
         try:
             return self.docker.execute(container, argv, timeout=timeout_s)
         except WhatsAgentError as error:
-            # A crash-looping container may end between the look and the call.
             state = self.docker.inspect_if_present(container)
-            if state is None or not state.running:
+            if state is None or not state.running or state.restart_count > 0:
                 raise _GoneMeanwhileError(error.message) from error
             raise
 

@@ -20,6 +20,8 @@ from .errors import WhatsAgentError
 from .postgres_backrest import Backrest
 from .postgres_host import DATA_DIR, GID, UID, one_shot_options, repository_mounts
 from .postgres_plan import RESERVE_BYTES, plan_restore
+from .postgres_standby import follow_replay
+from .postgres_wal import reached
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -136,19 +138,14 @@ def scratch_server(backrest: Backrest, volume: str, scratch_id: str) -> Iterator
         shutil.rmtree(socket_dir, ignore_errors=True)
 
 
-def wait_replayed(server: ScratchServer, heart: Heart | Idle, clock: Clock) -> tuple[int, float | None]:
+def replayed(
+    server: ScratchServer, newest: str | None, progress: Progress, heart: Heart | Idle, clock: Clock
+) -> tuple[int, float | None]:
     """Follow replay to the end of the archive; return the position and the age of the last commit that came back."""
     with server.connect("postgres") as admin:
-        while True:
-            heart.check()
-            position, age, waiting = admin.execute(
-                "select coalesce(pg_last_wal_replay_lsn()::text, '0/0'), "
-                "extract(epoch from now() - pg_last_xact_replay_timestamp())::float8, "
-                "(select wait_event from pg_stat_activity where backend_type = 'startup')"
-            ).fetchone()
-            if waiting == "RecoveryRetrieveRetryInterval":
-                return pgbackrest.lsn_value(position), age
-            clock.sleep(0.1)
+        position = follow_replay(admin, None, newest, progress=progress, heart=heart, clock=clock)
+        (age,) = admin.execute("select extract(epoch from now() - pg_last_xact_replay_timestamp())::float8").fetchone()
+    return position, age
 
 
 def prove(
@@ -182,12 +179,12 @@ def prove(
         restored = clock.boottime()
         with scratch_server(backrest, volume, scratch_id) as server:
             server.wait_open(heart, clock)
-            position, age = wait_replayed(server, heart, clock)
+            newest = max(backrest.archived(), default=None)
+            position, age = replayed(server, newest, progress("replay"), heart, clock)
             opened = clock.boottime()
             checks = postgres_integrity.quick_checks(server.connect, database)
             checks.append(postgres_integrity.check_structure(docker, server.container))
-            newest = max(backrest.archived(), default=None)
-            whole = newest is None or position > pgbackrest.segment_start(newest)
+            whole = reached(position, None, newest)
             checks.append(
                 postgres_integrity.Check("replay", whole, f"to {pgbackrest.lsn_text(position)}, archive to {newest}")
             )

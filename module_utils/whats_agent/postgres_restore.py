@@ -29,6 +29,7 @@ from .postgres_standby import UnsoundBackupError, follow_replay, wait_open
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from .docker_host import ExecResult
     from .journal import Progress
     from .lock import Heart, Idle
 
@@ -201,7 +202,7 @@ class Restore:
             "holes": list(plan.holes),
             "target_time": plan.target_time,
             "old_volume": plan.old_volume,
-            "new_volume": f"whats_agent_pgdata_{self.clock.stamp()}{suffix}",
+            "new_volume": f"{self.place.project}_pgdata_{self.clock.stamp()}{suffix}",
             "expected_end": None,
         }
 
@@ -292,7 +293,7 @@ class Restore:
         new = self._volume_dir()
         tail = postgres_wal.unarchived(Path(old.mountpoint))
         copied = postgres_wal.copy_tail(tail, Path(old.mountpoint), new, (UID, GID))
-        expected = None if self.state["target_time"] else self._old_end(old.name)
+        expected = None if self.state["target_time"] else self._old_end(old.name, tail)
         self._save(expected_end=expected)
         return {"segments": len(tail.segments), "copied": copied, "expected_end": expected}
 
@@ -302,31 +303,26 @@ class Restore:
             raise WhatsAgentError(f"the new volume {self.state['new_volume']} is gone; run this again", step="carried")
         return Path(volume.mountpoint)
 
-    def _old_end(self, volume: str) -> str | None:
-        """Return the LSN at which the old volume's WAL ends, or None where its control file cannot be read."""
-        mounts = {volume: {"bind": DATA_DIR, "mode": "ro"}}
-        image = self.backrest.service.image
-        control = self.docker.run_once(
-            image,
-            ["pg_controldata", f"--pgdata={DATA_DIR}"],
-            volumes=mounts,
+    def _old_end(self, volume: str, tail: postgres_wal.Tail) -> str | None:
+        """Return the LSN at which the old volume's WAL ends, or None where there is none to walk through."""
+        control = self._look_into(volume, ["pg_controldata", f"--pgdata={DATA_DIR}"], 60)
+        start = postgres_wal.walk_from(control.exit_code, control.stdout, control.stderr, tail)
+        if start is None:
+            return None
+        walked = self._look_into(volume, postgres_wal.waldump_argv(f"{DATA_DIR}/pg_wal", *start), 600)
+        return postgres_wal.parse_wal_end(walked.stderr + walked.stdout)
+
+    def _look_into(self, volume: str, argv: list[str], timeout_s: float) -> ExecResult:
+        """Run a command over the old volume, mounted read-only."""
+        return self.docker.run_once(
+            self.backrest.service.image,
+            argv,
+            volumes={volume: {"bind": DATA_DIR, "mode": "ro"}},
             environment={"LC_ALL": "C"},
             labels={RESTORE_LABEL: self.state["id"]},
+            timeout=timeout_s,
             options=one_shot_options(),
         )
-        # A damaged control file is only warned about: what it says then would send the search anywhere.
-        if control.exit_code != 0 or "WARNING" in control.stdout + control.stderr:
-            return None
-        found = postgres_wal.parse_control(control.stdout)
-        walked = self.docker.run_once(
-            image,
-            postgres_wal.waldump_argv(f"{DATA_DIR}/pg_wal", found.redo, found.timeline),
-            volumes=mounts,
-            labels={RESTORE_LABEL: self.state["id"]},
-            timeout=600,
-            options=one_shot_options(),
-        )
-        return postgres_wal.parse_wal_end(walked.stderr + walked.stdout)
 
     def _step_started(self) -> dict[str, Any]:
         """Start the service's own container on the new volume: a standby, which takes no writes and archives nothing."""
@@ -341,14 +337,16 @@ class Restore:
         """Wait until replay has come to the end of what there is, and see that this is the end it must reach."""
         expected = self.state["expected_end"]
         wanted = pgbackrest.lsn_value(expected) if expected else None
-        position = follow_replay(self.place, wanted, self.progress("replay"), self.heart, self.clock)
-        if self.state["target_time"] is None:
-            segments = self.backrest.archived()
-            newest = max(segments, default=None)
-            if not postgres_wal.reached(position, wanted, newest) and not self.state["holes"]:
-                raise UnsoundBackupError(
-                    f"replay ended at {pgbackrest.lsn_text(position)}, before {expected or newest}: WAL is missing"
-                )
+        timed, holed = self.state["target_time"] is not None, bool(self.state["holes"])
+        newest = None if timed or holed else max(self.backrest.archived(), default=None)
+        with connect(self.place, "postgres") as admin:
+            position = follow_replay(
+                admin, wanted, newest, progress=self.progress("replay"), heart=self.heart, clock=self.clock
+            )
+        if not holed and not postgres_wal.reached(position, wanted, newest):
+            raise UnsoundBackupError(
+                f"replay ended at {pgbackrest.lsn_text(position)}, before {expected or newest}: WAL is missing"
+            )
         return {"position": pgbackrest.lsn_text(position), "expected": expected}
 
     def _step_verified(self) -> dict[str, Any]:

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import pgbackrest
 from .clock import SYSTEM_CLOCK, Clock
 from .errors import WhatsAgentError
 from .postgres_host import DatabasePlace, connect
 from .postgres_observe import read_signs
+from .postgres_wal import reached
 
 if TYPE_CHECKING:
     from .docker_host import DockerHost
@@ -17,8 +18,9 @@ if TYPE_CHECKING:
     from .lock import Heart, Idle
 
 START_DEADLINE_S = 900.0  # a standby opens once it is consistent; it may have much to replay until then
-STALL_S = 20.0  # replay that stands still this long without saying that it waits has ended
+STALL_S = 20.0  # replay that stands still this long has ended, wherever it is
 POLL_S = 0.1
+WAITING = "RecoveryRetrieveRetryInterval"
 # What keeps a server from starting whatever backup it stands on.
 NOT_THE_BACKUP = frozenset(["bad_configuration", "disk_full", "lock_file"])
 
@@ -66,28 +68,38 @@ def death(words: str) -> WhatsAgentError:
 
 
 def follow_replay(
-    place: DatabasePlace, end: int | None, progress: Progress, heart: Heart | Idle, clock: Clock = SYSTEM_CLOCK
+    admin: Any,
+    end: int | None,
+    newest: str | None,
+    *,
+    progress: Progress,
+    heart: Heart | Idle,
+    clock: Clock = SYSTEM_CLOCK,
 ) -> int:
-    """Follow replay until `end`, until the server waits for WAL that is not there, or pauses at the wanted time.
+    """Follow a standby's replay to where it must come, or until it stands still; return the position.
 
-    Returns the position. `end` and the position are LSNs as numbers.
+    `end` is the LSN to reach, where it is known; `newest` the newest archived segment. That the server waits for WAL
+    proves nothing by itself: it waits as well at a hole, and for a moment whenever fetching a segment fails. So short of
+    the goal only a long standstill ends the wait. At a wanted point in time the server pauses by itself.
     """
-    with connect(place, "postgres") as admin:
-        position, since, first = -1, clock.boottime(), 0
-        while True:
-            heart.check()
-            standby, lsn, paused, waits = admin.execute(_POSITION).fetchone()
-            if not standby:
-                raise WhatsAgentError("the restored server is no standby any more: somebody else has promoted it")
-            now = clock.boottime()
-            current = pgbackrest.lsn_value(lsn)
-            if current != position:
-                position, since = current, now
-            first = first or position
-            if end:
-                progress.update(max(0, position - first), max(1, end - first))
-            if paused or (end and position >= end):
-                return position
-            if waits == "RecoveryRetrieveRetryInterval" or now - since > STALL_S:
-                return position
-            clock.sleep(POLL_S)
+    position, since, first = -1, clock.boottime(), 0
+    while True:
+        heart.check()
+        standby, lsn, paused, waits = admin.execute(_POSITION).fetchone()
+        if not standby:
+            raise WhatsAgentError("the restored server is no standby any more: somebody else has promoted it")
+        now = clock.boottime()
+        current = pgbackrest.lsn_value(lsn)
+        if current != position:
+            position, since = current, now
+        first = first or position
+        goal = end or (pgbackrest.segment_start(newest) if newest else 0)
+        if goal:
+            progress.update(max(0, min(position, goal) - first), max(1, goal - first))
+        if paused or (end is not None and position >= end):
+            return position
+        if waits == WAITING and end is None and reached(position, None, newest):
+            return position
+        if now - since > STALL_S:
+            return position
+        clock.sleep(POLL_S)

@@ -13,19 +13,19 @@ import shutil
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
-
 from .errors import WhatsAgentError
 from .files import sync_directory
-from .pgbackrest import WAL_SEGMENT_BYTES, segment_start
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from .pgbackrest import WAL_SEGMENT_BYTES, lsn_text, segment_start
 
 _SEGMENT_FILE = re.compile(r"[0-9A-F]{24}")
 _HISTORY_FILE = re.compile(r"[0-9A-F]{8}\.history")
 _PAGE_HEADER = struct.Struct("<HHIQ")  # magic, info, timeline, page address
-_END_OF_WAL = re.compile(r"error in WAL record at [0-9A-F/]+: .*? at (?P<end>[0-9A-F]+/[0-9A-F]+)")
+# How pg_waldump says that the WAL goes no further: inside a segment, at a page that belongs elsewhere, at a missing file.
+_ENDS_OF_WAL = (
+    re.compile(r"error in WAL record at [0-9A-F/]+: .* LSN (?P<end>[0-9A-F]+/[0-9A-F]+), offset"),
+    re.compile(r"error in WAL record at [0-9A-F/]+: .* at (?P<end>[0-9A-F]+/[0-9A-F]+)"),
+)
+_MISSING_FILE = re.compile(r"could not (?:find|open) file \"(?P<name>[0-9A-F]{24})\"")
 _CONTROL = {
     "redo": re.compile(r"^Latest checkpoint's REDO location:\s+(\S+)$", re.MULTILINE),
     "timeline": re.compile(r"^Latest checkpoint's TimeLineID:\s+(\d+)$", re.MULTILINE),
@@ -68,8 +68,12 @@ def parse_control(output: str) -> ControlFile:
 
 def parse_wal_end(output: str) -> str | None:
     """Return where `pg_waldump` found no further record, or None when it did not say."""
-    match = _END_OF_WAL.search(output)
-    return match["end"] if match else None
+    for pattern in _ENDS_OF_WAL:
+        match = pattern.search(output)
+        if match is not None:
+            return match["end"]
+    match = _MISSING_FILE.search(output)
+    return lsn_text(segment_start(match["name"])) if match else None
 
 
 def holds_its_name(path: Path) -> bool:
@@ -125,6 +129,22 @@ def copy_tail(tail: Tail, source: Path, target: Path, owner: tuple[int, int]) ->
     return copied
 
 
+def walk_from(exit_code: int, stdout: str, stderr: str, tail: Tail) -> tuple[str, int] | None:
+    """Return (LSN, timeline) to walk the WAL from: the last checkpoint, else the tail's beginning, else None.
+
+    The arguments are `pg_controldata`'s answer; a damaged control file it only warns about, and what it says then would
+    send the search anywhere.
+    """
+    if exit_code == 0 and "WARNING" not in stdout + stderr:
+        found = parse_control(stdout)
+        return found.redo, found.timeline
+    if not tail.segments:
+        return None
+    timeline = max(name[:8] for name in tail.segments)
+    first = min(name for name in tail.segments if name.startswith(timeline))
+    return lsn_text(segment_start(first)), int(timeline, 16)
+
+
 def waldump_argv(wal_dir: str, start: str, timeline: int) -> list[str]:
     """Return the command that walks the WAL from an LSN and fails where it ends."""
     return ["pg_waldump", "--quiet", f"--path={wal_dir}", f"--start={start}", f"--timeline={timeline}"]
@@ -141,8 +161,3 @@ def reached(replayed: int, expected: int | None, newest_archived: str | None) ->
     if newest_archived is not None:
         return replayed > segment_start(newest_archived)
     return True
-
-
-def newest_of_timeline(segments: Sequence[str]) -> str | None:
-    """Return the newest segment of the newest timeline."""
-    return max(segments, default=None)

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How a restore is chosen, sized, and described before anything is stopped."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from ansible.module_utils.whats_agent import pgbackrest
+from ansible.module_utils.whats_agent import postgres_plan as plan
+from ansible.module_utils.whats_agent.errors import WhatsAgentError
+from ansible.module_utils.whats_agent.postgres_wal import Tail
+
+INFO = (Path(__file__).parent / "data" / "info_ok.json").read_text(encoding="utf-8")
+OK = pgbackrest.parse_info(INFO)
+FULL, INCREMENTAL = OK.backups  # WAL 3 and 4..5; only the incremental one is proven
+WAL = [f"00000001000000000000000{n}" for n in range(1, 8)]
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("2026-01-31T12:00:00-03:00", datetime(2026, 1, 31, 15, tzinfo=UTC)),
+        ("2026-01-31 12:00:00Z", datetime(2026, 1, 31, 12, tzinfo=UTC)),
+        ("2026-01-31T12:00:00.25+00:00", datetime(2026, 1, 31, 12, 0, 0, 250000, tzinfo=UTC)),
+    ],
+)
+def test_a_time_with_an_offset_is_taken(text: str, moment: datetime) -> None:
+    assert plan.parse_target_time(text) == moment
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [("2026-01-31T12:00:00", "names no offset"), ("yesterday", "is no time"), ("", "is no time")]
+)
+def test_a_time_that_could_mean_another_one_is_refused(text: str, words: str) -> None:
+    with pytest.raises(WhatsAgentError, match=words):
+        plan.parse_target_time(text)
+
+
+def test_postgres_gets_the_offset() -> None:
+    assert plan.postgres_time(plan.parse_target_time("2026-01-31T12:00:00-03:00")) == "2026-01-31 12:00:00.000000-03:00"
+
+
+def test_the_proven_backup_with_whole_wal_is_chosen() -> None:
+    assert plan.choose(OK, WAL, (), None) == INCREMENTAL
+
+
+def test_a_gapless_unproven_backup_goes_before_a_proven_one_with_a_hole() -> None:
+    later = replace(FULL, label="20261124-150000F", stop=FULL.stop + 900, wal_start=WAL[6], wal_stop=WAL[6])
+    holed = [name for name in WAL if name != WAL[5]]
+    chosen = plan.choose(replace(OK, backups=(*OK.backups, later)), holed, (), None)
+    assert chosen.label == later.label
+
+
+def test_with_a_hole_after_every_backup_the_best_one_is_still_chosen() -> None:
+    holed = [name for name in WAL if name != WAL[5]]
+    assert plan.choose(OK, holed, (), None) == INCREMENTAL
+    assert plan.holes_after(INCREMENTAL, holed) == [WAL[5]]
+
+
+def test_a_backup_whose_own_first_segment_is_gone_has_a_hole() -> None:
+    assert plan.holes_after(INCREMENTAL, [n for n in WAL if n != INCREMENTAL.wal_start]) == [INCREMENTAL.wal_start]
+
+
+def test_holes_before_the_backup_do_not_matter() -> None:
+    assert plan.holes_after(INCREMENTAL, WAL[3:]) == []
+
+
+def test_holes_are_looked_for_on_later_timelines_too() -> None:
+    promoted = [*WAL[:6], "000000020000000000000006", "000000020000000000000008"]
+    assert plan.holes_after(INCREMENTAL, promoted) == ["000000020000000000000007"]
+
+
+def test_rejected_backups_are_passed_over_until_none_is_left() -> None:
+    assert plan.choose(OK, WAL, (INCREMENTAL.label,), None) == FULL
+    with pytest.raises(WhatsAgentError, match="no backup is left to try"):
+        plan.choose(OK, WAL, (INCREMENTAL.label, FULL.label), None)
+
+
+def test_the_space_needed_is_data_tail_and_reserve() -> None:
+    backup = replace(FULL, size=1_000_000)
+    assert plan.needed_bytes(backup, Tail(("a", "b"), ()), reserve=7) == 1_050_000 + 2 * 16 * 1024 * 1024 + 7
+
+
+def described(**changes: object) -> dict[str, str]:
+    """Return what a plan says it costs."""
+    base = plan.RestorePlan(
+        backup="20261124-132821F",
+        proven=True,
+        backup_age=840,
+        size=1,
+        needed=1,
+        free=2,
+        newest_wal=WAL[-1],
+        holes=(),
+        old_volume="old",
+        old_readable=True,
+        tail_segments=2,
+        off_host=False,
+        message_log=True,
+    )
+    return replace(base, **changes).loses  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("changes", "english", "portuguese"),
+    [
+        ({}, "(proven), 14 min old; every commit comes back", "(comprovado), de 14 min atrás; todos os commits voltam"),
+        ({"proven": False}, "(not yet proven)", "(ainda não comprovado)"),
+        ({"old_readable": False}, f"archived up to {WAL[-1]}", f"arquivado até {WAL[-1]}"),
+        ({"holes": (WAL[5],)}, f"{WAL[5]} is missing", f"falta o segmento de WAL {WAL[5]}"),
+        ({"target_time": "T"}, "changes after T are undone", "mudanças após T são desfeitas"),
+        ({"message_log": False}, "messages after that are lost", "mensagens depois disso se perdem"),
+        ({}, "0 acknowledged messages lost", "0 mensagens confirmadas perdidas"),
+    ],
+)
+def test_the_plan_says_what_would_be_lost(changes: dict[str, object], english: str, portuguese: str) -> None:
+    said = described(**changes)
+    assert english in said["en"]
+    assert portuguese in said["pt"]

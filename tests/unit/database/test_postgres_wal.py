@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which WAL files of a lost volume are carried over, and where that WAL ends."""
+
+from __future__ import annotations
+
+import os
+import struct
+from pathlib import Path
+
+import pytest
+from ansible.module_utils.whats_agent import postgres_wal as wal
+from ansible.module_utils.whats_agent.errors import WhatsAgentError
+from ansible.module_utils.whats_agent.pgbackrest import segment_start
+
+ONE, TWO, THREE = (f"00000001000000000000000{n}" for n in (1, 2, 3))
+OWNER = (os.getuid(), os.getgid())
+
+
+def segment(folder: Path, name: str, *, address: int | None = None, magic: int = 0xD116, timeline: int = 1) -> None:
+    """Write a segment file with the page header that PostgreSQL would write."""
+    where = segment_start(name) if address is None else address
+    folder.joinpath(name).write_bytes(struct.pack("<HHIQ", magic, 2, timeline, where) + bytes(8192 - 16))
+
+
+@pytest.fixture
+def volume(tmp_path: Path) -> Path:
+    """Return a data directory with an empty pg_wal."""
+    (tmp_path / "old" / "pg_wal" / "archive_status").mkdir(parents=True)
+    return tmp_path / "old"
+
+
+def test_unarchived_segments_are_those_without_done(volume: Path) -> None:
+    folder = volume / "pg_wal"
+    for name in (ONE, TWO):
+        segment(folder, name)
+    (folder / "archive_status" / f"{ONE}.done").touch()
+    (folder / "archive_status" / f"{TWO}.ready").touch()
+    (folder / "00000002.history").write_text("1\t0/2000000\tno recovery target specified\n")
+    assert wal.unarchived(volume) == wal.Tail((TWO,), ("00000002.history",))
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"address": segment_start(ONE)},  # recycled: renamed ahead, content from before
+        {"magic": 0},  # preallocated, all zero
+        {"timeline": 2},  # of a timeline after the one in its name
+    ],
+)
+def test_recycled_and_foreign_segments_stay_behind(volume: Path, header: dict[str, int]) -> None:
+    segment(volume / "pg_wal", THREE, **header)
+    assert wal.unarchived(volume).segments == ()
+
+
+def test_an_empty_file_is_no_segment(volume: Path) -> None:
+    (volume / "pg_wal" / ONE).touch()
+    assert wal.unarchived(volume).segments == ()
+
+
+def test_a_volume_without_wal_has_no_tail(tmp_path: Path) -> None:
+    assert wal.unarchived(tmp_path) == wal.Tail((), ())
+
+
+def test_copying_again_copies_only_what_is_missing_and_never_touches_the_source(volume: Path, tmp_path: Path) -> None:
+    for name in (ONE, TWO):
+        segment(volume / "pg_wal", name)
+    before = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in (volume / "pg_wal").iterdir() if p.is_file()}
+    target = tmp_path / "new"
+    (target / "pg_wal").mkdir(parents=True)
+    tail = wal.unarchived(volume)
+    assert wal.copy_tail(tail, volume, target, OWNER) == 2
+    (target / "pg_wal" / TWO).unlink()
+    assert wal.copy_tail(tail, volume, target, OWNER) == 1
+    assert (target / "pg_wal" / TWO).read_bytes() == (volume / "pg_wal" / TWO).read_bytes()
+    assert {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in (volume / "pg_wal").iterdir() if p.is_file()} == before
+    assert not list((target / "pg_wal").glob(".*"))
+
+
+def test_the_control_file_is_read() -> None:
+    output = (
+        "Database system identifier:           7711728541213069332\n"
+        "Database cluster state:               in production\n"
+        "Latest checkpoint's REDO location:    0/7000060\n"
+        "Latest checkpoint's TimeLineID:       1\n"
+    )
+    assert wal.parse_control(output) == wal.ControlFile("0/7000060", 1, 7711728541213069332, "in production")
+    with pytest.raises(WhatsAgentError, match="another shape"):
+        wal.parse_control("something else")
+
+
+def test_the_walk_begins_at_the_last_checkpoint_else_at_the_tail() -> None:
+    control = "\n".join(
+        [
+            "Database system identifier: 7",
+            "Database cluster state: in production",
+            "Latest checkpoint's REDO location: 0/7000060",
+            "Latest checkpoint's TimeLineID: 1",
+        ]
+    )
+    tail = wal.Tail((ONE, TWO, "000000020000000000000003", "000000020000000000000004"), ())
+    assert wal.walk_from(0, control, "", tail) == ("0/7000060", 1)
+    # A damaged control file is only warned about, a missing one is an error: neither is believed.
+    assert wal.walk_from(0, control, "WARNING: Calculated CRC checksum does not match", tail) == ("0/3000000", 2)
+    assert wal.walk_from(1, "", "could not open file", tail) == ("0/3000000", 2)
+    assert wal.walk_from(1, "", "could not open file", wal.Tail((), ())) is None
+
+
+@pytest.mark.parametrize(
+    ("said", "end"),
+    [
+        (
+            "error in WAL record at 0/900BA38: invalid record length at 0/900BA60: expected at least 24, got 0",
+            "0/900BA60",
+        ),
+        (
+            "error in WAL record at 0/90198C0: unexpected pageaddr 0/5000000 in WAL segment 00000001000000000000000A, "
+            "LSN 0/A000000, offset 0",
+            "0/A000000",
+        ),
+        ("error in WAL record at 0/5000060: record with incorrect prev-link 0/12 at 0/5000098", "0/5000098"),
+        ('could not find file "00000001000000000000000C": No such file or directory', "0/C000000"),
+        ("could not find a valid record after 0/7000028", None),
+    ],
+)
+def test_the_end_of_wal_is_where_waldump_stops(said: str, end: str | None) -> None:
+    assert wal.parse_wal_end(f"pg_waldump: error: {said}\n") == end
+
+
+@pytest.mark.parametrize(
+    ("replayed", "expected", "newest", "verdict"),
+    [
+        (100, 100, None, True),
+        (99, 100, None, False),
+        (segment_start(TWO) + 1, None, TWO, True),
+        (segment_start(TWO), None, TWO, False),
+        (0, None, None, True),
+    ],
+)
+def test_replay_must_reach_the_known_end_or_the_newest_segment(
+    replayed: int, expected: int | None, newest: str | None, verdict: bool
+) -> None:
+    assert wal.reached(replayed, expected, newest) is verdict
