@@ -57,9 +57,14 @@ class CommonSettings(BaseSettings):
         case_sensitive=False, extra="ignore", hide_input_in_errors=True, env_ignore_empty=True
     )
 
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
-    log_dir: Path = Path("/var/log/whats_agent")
-    message_log_dir: Path = Path("/var/lib/whats_agent/message_log")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field(
+        default="INFO", description="from `DEBUG` to `CRITICAL`"
+    )
+    log_dir: Path = Field(default=Path("/var/log/whats_agent"), description="where the log files go")
+    message_log_dir: Path = Field(
+        default=Path("/var/lib/whats_agent/message_log"),
+        description="the message log, and small files that app and worker share",
+    )
 
     @model_validator(mode="after")
     def _tell_the_mask(self) -> Self:
@@ -72,18 +77,20 @@ class CommonSettings(BaseSettings):
 class DatabaseSettings(CommonSettings):
     """PostgreSQL, and Redis for what may vanish."""
 
-    db_host: str = "postgres"
-    db_port: int = Field(default=5432, ge=1, le=65535)
-    db_name: str = "whats_agent"
-    db_user: str = "whats_agent"
-    db_password: Secret
+    db_host: str = Field(default="postgres", description="PostgreSQL")
+    db_port: int = Field(default=5432, ge=1, le=65535, description="its port")
+    db_name: str = Field(default="whats_agent", description="its database")
+    db_user: str = Field(default="whats_agent", description="its user")
+    db_password: Secret = Field(description="the user's password")
     db_connect_timeout: int = Field(default=3, ge=1, le=60, description="seconds")
-    redis_url: str = Field(default="redis://redis:6379/0", pattern=r"^rediss?://[^\s]+$")
-    redis_password: Secret | None = None
+    redis_url: str = Field(
+        default="redis://redis:6379/0", pattern=r"^rediss?://[^\s]+$", description="without password"
+    )
+    redis_password: Secret | None = Field(default=None, description="Redis' password")
     handover_hours: float = Field(
         default=12.0, gt=0, description="a person keeps a conversation this long after the last sign"
     )
-    phone_number_id: str = Field(pattern=r"^\d{5,20}$")
+    phone_number_id: str = Field(pattern=r"^\d{5,20}$", description="Meta's id of the business number that answers")
 
     def conninfo(self) -> dict[str, str | int]:
         """Keyword arguments for ``psycopg.connect``."""
@@ -105,8 +112,8 @@ class DatabaseSettings(CommonSettings):
 class WebSettings(DatabaseSettings):
     """The processes that accept webhooks and show the views."""
 
-    meta_verify_token: Secret
-    meta_app_secret: Secret
+    meta_verify_token: Secret = Field(description="what Meta sends in the handshake")
+    meta_app_secret: Secret = Field(description="signs the deliveries")
     webhook_max_bytes: int = Field(default=4 * 1024 * 1024, ge=1024, description="larger bodies are refused with 413")
     openai_input_price: float = Field(default=0.15, ge=0, description="dollars per million tokens shown to the model")
     openai_output_price: float = Field(default=0.60, ge=0, description="dollars per million tokens it wrote")
@@ -151,41 +158,56 @@ class WebSettings(DatabaseSettings):
 class WorkerSettings(DatabaseSettings):
     """The process that projects the log, asks OpenAI and sends."""
 
-    meta_access_token: Secret
-    graph_base_url: Url = "https://graph.facebook.com"
-    graph_version: str = Field(default="v26.0", pattern=r"^v\d{1,3}\.\d$")
+    meta_access_token: Secret = Field(description="for the Graph API")
+    graph_base_url: Url = Field(default="https://graph.facebook.com", description="the Graph API, or its stand-in")
+    graph_version: str = Field(
+        default="v26.0", pattern=r"^v\d{1,3}\.\d$", description="of the Graph API; an alert warns before it ends"
+    )
     graph_version_expires: date | None = Field(
         default=None, description="the day Meta announced, when it is another than we know"
     )
     graph_timeout: float = Field(default=15.0, gt=0, le=60, description="seconds")
 
-    openai_api_key: Secret
-    openai_base_url: Url = "https://api.openai.com/v1"
-    openai_model: str = "gpt-4o-mini"
+    openai_api_key: Secret = Field(description="for OpenAI")
+    openai_base_url: Url = Field(default="https://api.openai.com/v1", description="of OpenAI, or its stand-in")
+    openai_model: str = Field(default="gpt-4o-mini", description="asked for answers")
     openai_timeout: float = Field(default=25.0, gt=0, le=120, description="seconds for one try")
-    openai_max_retries: int = Field(default=2, ge=0, le=5)
-    openai_max_tokens: int = Field(default=800, ge=16, le=4096)
+    openai_max_retries: int = Field(default=2, ge=0, le=5, description="after the first try")
+    openai_max_tokens: int = Field(default=800, ge=16, le=4096, description="of an answer")
     breaker_failures: int = Field(default=5, ge=1, description="failures in a row that open the circuit breaker")
-    breaker_open_seconds: float = Field(default=30.0, gt=0)
+    breaker_open_seconds: float = Field(default=30.0, gt=0, description="how long OpenAI is left alone then")
 
-    system_prompt: str = (
-        "Você é o assistente virtual da empresa no WhatsApp. Responda de forma breve, cordial e correta, no idioma do cliente. "
-        "Se não souber, diga que vai encaminhar a uma pessoa da equipe."
+    system_prompt: str = Field(
+        default=(
+            "Você é o assistente virtual da empresa no WhatsApp. Responda de forma breve, cordial e correta, no idioma do cliente. "
+            "Se não souber, diga que vai encaminhar a uma pessoa da equipe."
+        ),
+        description="what the model is told about its task",
     )
-    business_scope: str = ""
-    fallback_answer: str = (
-        "Desculpe, não consigo responder agora. Sua mensagem foi recebida e retornaremos assim que possível."
+    business_scope: str = Field(default="", description="what the business does and does not; added to the prompt")
+    fallback_answer: str = Field(
+        default=("Desculpe, não consigo responder agora. Sua mensagem foi recebida e retornaremos assim que possível."),
+        description="goes out when OpenAI gives none",
     )
     handover_phrases: str = Field(
         default="atendente, falar com uma pessoa, falar com alguém, falar com humano, atendimento humano",
         description="comma-separated; a message with one of them hands the conversation to a person",
     )
-    handover_answer: str = "Certo! Vou chamar uma pessoa da equipe para continuar com você por aqui."
+    handover_answer: str = Field(
+        default="Certo! Vou chamar uma pessoa da equipe para continuar com você por aqui.",
+        description="tells the user that a person will answer",
+    )
     handback_phrases: str = Field(default="voltar ao assistente, falar com o assistente", description="comma-separated")
-    handback_answer: str = "Pronto, sou o assistente virtual de novo. Como posso ajudar?"
-    polite_answer: str = (
-        "Obrigado pela mensagem! Ainda não consigo ler este tipo de conteúdo por aqui. "
-        "Pode escrever em texto, por favor?"
+    handback_answer: str = Field(
+        default="Pronto, sou o assistente virtual de novo. Como posso ajudar?",
+        description="tells the user that the assistant is back",
+    )
+    polite_answer: str = Field(
+        default=(
+            "Obrigado pela mensagem! Ainda não consigo ler este tipo de conteúdo por aqui. "
+            "Pode escrever em texto, por favor?"
+        ),
+        description="goes out for what cannot be read",
     )
     context_turns: int = Field(
         default=10, ge=0, le=50, description="earlier messages of the conversation shown to the model"
@@ -200,7 +222,7 @@ class WorkerSettings(DatabaseSettings):
     mark_as_read: bool = Field(default=True, description="show the user that the message was read, as best effort")
     typing_indicator: bool = Field(default=True, description="show that an answer is being written, as best effort")
 
-    sender_threads: int = Field(default=4, ge=1, le=64)
+    sender_threads: int = Field(default=16, ge=1, le=64, description="answers in the making at the same time")
     sender_lease_seconds: float = Field(
         default=30.0,
         ge=3,
@@ -211,7 +233,7 @@ class WorkerSettings(DatabaseSettings):
     )
     send_stop_seconds: float = Field(default=30.0, gt=0, description="pause before a stopped sender tries again")
     answer_window_seconds: float = Field(default=24 * 3600.0, gt=0, description="Meta's window for free-form answers")
-    projection_batch: int = Field(default=500, ge=1, le=5000)
+    projection_batch: int = Field(default=500, ge=1, le=5000, description="records of the log in one transaction")
     poll_seconds: float = Field(default=0.1, gt=0, le=5, description="how often an idle worker looks for new records")
 
     @model_validator(mode="after")

@@ -45,8 +45,8 @@ def decide(
     action = action_for(message.type, message.text, message.group_id)
     if action not in (Action.ANSWER, Action.POLITE):
         return action
-    if message.phone_number_id != rules.phone_number_id:
-        # A number of somebody else's, for which we have no token.
+    if message.from_business or message.phone_number_id != rules.phone_number_id:
+        # Our own words, or a number of somebody else's, for which we have no token.
         return Action.STORE
     if muted:
         return Action.MUTED

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from whats_agent import clock
 from whats_agent.errors import MessageLogError
-from whats_agent.message_log import store
+from whats_agent.message_log import store, wal
 from whats_agent.message_log.records import Kind, Record
 
 LOCK_NAME = "messages.lock"
@@ -212,7 +212,17 @@ class MessageLog:
         return {"last_id": self.last_id(), "records": records, "bytes": size}
 
     def check_tail(self) -> list[int]:
-        """Cut records at the end that fail their checksum; returns their ids. Called once when a process starts."""
+        """Report a commit that was cut off, cut records at the end that fail their checksum and return their ids.
+
+        Called once when a process starts. Raises MessageLogError.
+        """
+        try:
+            with turn(self.directory):
+                unfinished = wal.unfinished_bytes(self.directory / f"{store.FILE_NAME}-wal")
+        except OSError as error:
+            raise MessageLogError(f"the end of the message log cannot be checked: {error}") from error
+        if unfinished:
+            _log.critical("event=torn_commit_cut bytes=%s acknowledged=none", unfinished)
         reader = self._reader()
         try:
             with turn(self.directory):

@@ -14,6 +14,7 @@ class InboundMessage:
     """A message of a user to one of the business's numbers.
 
     ``wa_id`` is the user's number without ``+``, ``user_id`` Meta's id of a user who may show no number; one of them is set.
+    ``from_business`` marks what the business's own number sent: an echo, whatever field it came in.
     ``text`` is what the model is shown, ``sent_at`` Meta's timestamp or None when it is unusable.
     """
 
@@ -27,6 +28,7 @@ class InboundMessage:
     user_id: str | None
     profile_name: str | None
     group_id: str | None
+    from_business: bool
     payload: Json = dataclasses.field(repr=False)
 
 

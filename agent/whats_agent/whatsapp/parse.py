@@ -96,7 +96,7 @@ def _guard(item: str, raw: Any, build: Callable[[], Item]) -> Item:
 def _message(value: Json, item: str, raw: Any) -> InboundMessage:
     message = _mapping(storable(raw), "a message")
     kind = _identifier(message.get("type"), "type")
-    wa_id = _identifier(message.get("from"), "from", required=False) or None
+    wa_id = _identifier(message.get("from"), "from", required=False).lstrip("+") or None
     user_id = _identifier(message.get("from_user_id"), "from_user_id", required=False) or None
     profile_name, known_wa_id, known_user_id = _profile(value, wa_id, user_id)
     wa_id, user_id = wa_id or known_wa_id, user_id or known_user_id
@@ -109,10 +109,11 @@ def _message(value: Json, item: str, raw: Any) -> InboundMessage:
         type=kind,
         text=describe(kind).text(message)[:MAX_TEXT],
         sent_at=_moment(message.get("timestamp")),
-        wa_id=wa_id.lstrip("+") if wa_id else None,
+        wa_id=wa_id,
         user_id=user_id,
         profile_name=profile_name,
         group_id=_identifier(message.get("group_id"), "group_id", required=False) or None,
+        from_business=bool(wa_id) and wa_id == _display_number(value),
         payload=message,
     )
 
@@ -176,6 +177,12 @@ def _phone_number_id(value: Json) -> str:
     return _identifier(
         metadata.get("phone_number_id") if isinstance(metadata, dict) else None, "metadata.phone_number_id"
     )
+
+
+def _display_number(value: Json) -> str:
+    metadata = value.get("metadata")
+    number = metadata.get("display_phone_number") if isinstance(metadata, dict) else None
+    return "".join(character for character in str(number or "") if character.isdigit())
 
 
 def _mapping(value: Any, what: str) -> Json:

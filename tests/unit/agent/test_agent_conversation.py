@@ -66,6 +66,13 @@ def test_a_number_that_is_not_ours_is_stored_only() -> None:
     assert decide(foreign, None, NOW, RULES, muted=False) is Action.STORE
 
 
+def test_our_own_words_are_not_answered() -> None:
+    own = parse(webhook(text_message()).replace(b'"from": "5511988887777"', b'"from": "551130000000"'))[0]
+    assert isinstance(own, InboundMessage)
+    assert own.from_business
+    assert decide(own, None, NOW, RULES, muted=False) is Action.STORE
+
+
 def test_phrases_ignore_case_accents_and_punctuation() -> None:
     assert normalised("  Atenção:  NÃO, é “isso”! ") == "atencao nao e isso"
     assert phrases(" um, , Dois três ,") == ("um", "dois tres")

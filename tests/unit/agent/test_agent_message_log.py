@@ -179,7 +179,8 @@ def test_damage_inside_is_marked_and_kept(tmp_path: Path) -> None:
     assert [record.intact for record in log.read_after(0)] == [True, False, True]
 
 
-def test_half_written_commit_in_the_wal_vanishes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kept", [10, 5_000, 12_000])
+def test_half_written_commit_is_cut_and_reported(tmp_path: Path, kept: int, caplog: pytest.LogCaptureFixture) -> None:
     """What power loss leaves: the last frames of the WAL are there in part."""
     source = tmp_path / "source"
     source.mkdir()
@@ -190,9 +191,40 @@ def test_half_written_commit_in_the_wal_vanishes(tmp_path: Path) -> None:
     after = tmp_path / "after"
     after.mkdir()
     (after / "messages.sqlite3").write_bytes((source / "messages.sqlite3").read_bytes())
-    (after / "messages.sqlite3-wal").write_bytes((source / "messages.sqlite3-wal").read_bytes()[: whole + 5_000])
+    (after / "messages.sqlite3-wal").write_bytes((source / "messages.sqlite3-wal").read_bytes()[: whole + kept])
+    assert MessageLog(source).check_tail() == []
+    assert "event=torn_commit_cut" not in caplog.text
     assert MessageLog(after).check_tail() == []
+    assert ("event=torn_commit_cut" in caplog.text) == (kept > 24), "less than a frame's header tells nothing"
     assert bodies(after) == {1: b"kept"}
+    assert MessageLog(after).append(Kind.WEBHOOK, b"next") == 2
+
+
+def test_a_flipped_bit_in_the_last_commit_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    log = MessageLog(tmp_path / "source")
+    log.directory.mkdir()
+    log.append(Kind.WEBHOOK, b"kept")
+    log.append(Kind.WEBHOOK, b"lost" * 10)
+    after = tmp_path / "after"
+    after.mkdir()
+    (after / "messages.sqlite3").write_bytes((log.directory / "messages.sqlite3").read_bytes())
+    wal = bytearray((log.directory / "messages.sqlite3-wal").read_bytes())
+    wal[-100] ^= 1
+    (after / "messages.sqlite3-wal").write_bytes(wal)
+    MessageLog(after).check_tail()
+    assert "event=torn_commit_cut" in caplog.text
+    assert bodies(after) == {1: b"kept"}
+
+
+def test_a_log_that_was_checkpointed_and_reused_is_whole(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    log = MessageLog(tmp_path)
+    for _ in range(50):
+        log.append(Kind.WEBHOOK, b"x" * 3_000)
+    with sqlite3.connect(tmp_path / "messages.sqlite3") as connection:
+        connection.execute("pragma wal_checkpoint(restart)")
+    log.append(Kind.WEBHOOK, b"short")
+    assert log.check_tail() == []
+    assert "event=torn_commit_cut" not in caplog.text
 
 
 def test_reading_stops_at_the_byte_limit_but_gives_at_least_one(tmp_path: Path) -> None:

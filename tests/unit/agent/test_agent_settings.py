@@ -7,6 +7,7 @@ import pytest
 
 from whats_agent.errors import SettingsError
 from whats_agent.settings import CommonSettings, WebSettings, WorkerSettings, load
+from whats_agent.settings_page import page
 
 SECRETS = {"META_VERIFY_TOKEN": WebSettings, "META_APP_SECRET": WebSettings, "DB_PASSWORD": WebSettings} | {
     "META_ACCESS_TOKEN": WorkerSettings,
@@ -106,3 +107,21 @@ def test_printing_settings_shows_no_secret(environment: dict[str, str]) -> None:
     shown = repr(load(WorkerSettings)) + str(load(WebSettings))
     for name in SECRETS:
         assert environment[name] not in shown
+
+
+def test_the_operators_page_is_up_to_date() -> None:
+    written = (Path(__file__).parents[3] / "docs" / "agent_settings.md").read_text(encoding="utf-8")
+    assert written == page(), "run: python -m whats_agent.settings_page > docs/agent_settings.md"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("TRUSTED_PROXIES", "nginx"), ("VIEW_NETWORKS", "10.0.0.0/99"), ("CERTIFICATE_ADDRESS", "nginx")],
+)
+@pytest.mark.usefixtures("environment")
+def test_networks_and_addresses_are_checked_at_the_start(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=name):
+        load(WebSettings)
