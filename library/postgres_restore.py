@@ -20,6 +20,13 @@ description:
   - Refuses before anything is stopped where the repository, the passphrase, the space or the wanted time do not fit.
 author: "The whats-agent-runbooks authors (@whats-agent-runbooks)"
 options:
+  state:
+    description:
+      - V(restored) begins or resumes a restore.
+      - V(abandoned) closes one that was begun and is not needed any more, and lets the writers in again.
+    type: str
+    choices: [restored, abandoned]
+    default: restored
   target_time:
     description: The point in time to go back to, with its offset from UTC. Without it every commit comes back that can be found.
     type: str
@@ -68,7 +75,7 @@ EXAMPLES = r"""
 RETURN = r"""
 restore:
   description: The restore's state file.
-  returned: when not in check mode
+  returned: when O(state=restored) and not in check mode
   type: dict
   contains:
     backup: {description: The backup that was restored., type: str}
@@ -78,7 +85,7 @@ restore:
     checks: {description: What was checked before promotion., type: list}
 plan:
   description: What a restore would use, need and cost.
-  returned: in check mode
+  returned: when O(state=restored) in check mode
   type: dict
 """
 
@@ -111,6 +118,9 @@ def restore(module: AnsibleModule, backrest: Backrest, options: Options) -> dict
         if journal is not None:
             journal.write("progress", step=step, **details)
 
+    if module.params["state"] == "abandoned":
+        closing = Restore(place, backrest, options=options, heart=Idle(), progress=progress, note=note)
+        return {"changed": True if module.check_mode else closing.abandon()}
     volume = env_file.read_env(place.env_path).get("DB_VOLUME", "")
     if module.check_mode:
         planned = Restore(place, backrest, options=options, heart=Idle(), progress=progress, note=note)
@@ -126,6 +136,7 @@ def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
+            "state": {"type": "str", "choices": ["restored", "abandoned"], "default": "restored"},
             "target_time": {"type": "str"},
             "backup": {"type": "bool", "default": True},
             "reserve_mb": {"type": "int", "default": 512},

@@ -40,6 +40,10 @@ SUMMARIES: dict[str, tuple[str, str]] = {
     "engine_down": ("the Docker engine does not answer", "o Docker não responde"),
     "config_invalid": ("the stack's .env cannot be used", "o .env da stack não pode ser usado"),
     "restore_unfinished": ("a restore was begun and not finished", "uma restauração foi iniciada e não terminou"),
+    "restore_abandoned": (
+        "a restore was begun, and its database is back by other means",
+        "uma restauração foi iniciada, e o banco voltou por outro meio",
+    ),
     "volume_lost": ("the data volume does not exist", "o volume de dados não existe"),
     "volume_empty": ("the data volume is empty", "o volume de dados está vazio"),
     "wrong_major": ("the data belongs to another PostgreSQL version", "os dados são de outra versão do PostgreSQL"),
@@ -140,10 +144,9 @@ def _restore(seen: Observed, found: Finding | None) -> Finding | None:
     switched = seen.volume is not None and seen.volume.name == state.get("new_volume")
     needed = found is not None and found.cause != "starting"
     damaged = bool(seen.bad_pages)
-    if not (switched or needed or damaged):
-        return None  # somebody brought the old database back; nothing was switched, so nothing is half done
+    # Somebody may have brought the old database back: nothing was switched, but the writers may still be stopped.
     return _finding(
-        "restore_unfinished",
+        "restore_unfinished" if switched or needed or damaged else "restore_abandoned",
         ("step", state.get("step", "")),
         ("restore", state.get("id", "")),
         ("new volume", state.get("new_volume", "")),

@@ -129,6 +129,21 @@ class Restore:
             self._save(finished_at=self.clock.rfc3339())
             return self.state
 
+    def abandon(self) -> bool:
+        """Close a restore that nobody needs any more: let the writers in again. Returns whether there was one."""
+        with self._alone():
+            found = read_json(self.place.restore_path)
+            if not isinstance(found, dict) or found.get("finished_at"):
+                return False
+            if self._env()["DB_VOLUME"] == found["new_volume"]:
+                raise WhatsAgentError("the restore has switched volumes already: it has to be finished, not abandoned")
+            self.state = found
+            self._remove_leftovers()
+            self.compose.start(*WRITERS)
+            self._save(finished_at=self.clock.rfc3339(), abandoned=True)
+            self.note("abandoned", {"old_volume": found["old_volume"], "new_volume": found["new_volume"]})
+            return True
+
     def _climb(self) -> None:
         if not self._done("served"):
             self.compose.stop(*WRITERS)

@@ -13,6 +13,7 @@ import shutil
 import struct
 from dataclasses import dataclass
 from pathlib import Path
+
 from .errors import WhatsAgentError
 from .files import sync_directory
 from .pgbackrest import WAL_SEGMENT_BYTES, lsn_text, segment_start

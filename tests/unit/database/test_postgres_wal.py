@@ -113,8 +113,10 @@ def test_the_walk_begins_at_the_last_checkpoint_else_at_the_tail() -> None:
             "0/900BA60",
         ),
         (
-            "error in WAL record at 0/90198C0: unexpected pageaddr 0/5000000 in WAL segment 00000001000000000000000A, "
-            "LSN 0/A000000, offset 0",
+            (
+                "error in WAL record at 0/90198C0: unexpected pageaddr 0/5000000 in WAL segment 00000001000000000000000A, "
+                "LSN 0/A000000, offset 0"
+            ),
             "0/A000000",
         ),
         ("error in WAL record at 0/5000060: record with incorrect prev-link 0/12 at 0/5000098", "0/5000098"),

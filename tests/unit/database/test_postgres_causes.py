@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From what was seen to the cause: captured observations of databases that were really broken, and variations of them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.module_utils.whats_agent import postgres_causes as causes
+from ansible.module_utils.whats_agent.postgres_diagnosis import assemble
+from ansible.module_utils.whats_agent.postgres_observe import (
+    LogSign,
+    Observed,
+    ServerFacts,
+    VolumeFacts,
+    parse_docker_time,
+    read_signs,
+)
+
+DATA = Path(__file__).parent / "data"
+
+
+def seen(name: str) -> Observed:
+    """Load a captured observation."""
+    raw: dict[str, Any] = json.loads((DATA / f"seen_{name}.json").read_text(encoding="utf-8"))
+    raw["volume"] = VolumeFacts(**raw["volume"]) if raw["volume"] else None
+    raw["signs"] = tuple(LogSign(**sign) for sign in raw["signs"])
+    if raw["server"]:
+        lists = {key: tuple(value) for key, value in raw["server"].items() if isinstance(value, list)}
+        raw["server"] = ServerFacts(**{**raw["server"], **lists})
+    fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()}
+    return Observed(**fields)
+
+
+HEALTHY = seen("healthy")
+assert HEALTHY.server is not None
+assert HEALTHY.volume is not None
+SERVER, VOLUME = HEALTHY.server, HEALTHY.volume
+
+
+@pytest.mark.parametrize(
+    ("name", "cause"),
+    [
+        ("healthy", "healthy"),
+        ("healthy_again", "healthy"),
+        ("mended_page", "healthy"),
+        ("mended_again", "healthy"),
+        ("index_rebuilt", "healthy"),
+        ("paused", "container_paused"),
+        ("stopped", "container_stopped"),
+        ("killed", "container_stopped"),
+        ("missing", "container_missing"),
+        ("volume_empty", "volume_empty"),
+        ("volume_empty_looping", "volume_empty"),
+        ("control_file_lost", "control_file_lost"),
+        ("control_damaged", "startup_damaged"),
+        ("checkpoint_lost", "startup_damaged"),
+        ("bad_configuration", "config_refused"),
+        ("page_corrupt_unread", "page_corrupt"),
+        ("page_corrupt_read", "page_corrupt"),
+        ("index_corrupt", "index_corrupt"),
+        ("catalog_corrupt", "catalog_corrupt"),
+        ("pg_class_corrupt", "catalog_corrupt"),
+        ("credentials_wrong", "credentials_wrong"),
+    ],
+)
+def test_what_was_really_broken_is_named(name: str, cause: str) -> None:
+    found = causes.find(seen(name))
+    assert found.cause == cause
+    assert found.evidence
+
+
+def container(**changes: Any) -> dict[str, Any]:
+    """Return the healthy container with some facts changed."""
+    assert HEALTHY.container is not None
+    return {**HEALTHY.container, **changes}
+
+
+def server(**changes: Any) -> ServerFacts:
+    """Return the healthy server with some facts changed."""
+    return replace(SERVER, **changes)
+
+
+BLOCKER = {
+    "pid": 7,
+    "user": "whats_agent",
+    "application": "",
+    "state": "idle in transaction",
+    "idle_s": 90.0,
+    "blocked": 3,
+    "waited_s": 80.0,
+}
+SLOT = {"slot_name": "gone", "active": False, "wal_status": "extended", "held": 3 * 1024**3}
+
+
+@pytest.mark.parametrize(
+    ("changes", "cause"),
+    [
+        ({"engine_error": "cannot reach the Docker engine"}, "engine_down"),
+        ({"env_error": ".env lacks DB_PASSWORD"}, "config_invalid"),
+        ({"volume": None}, "volume_lost"),
+        ({"volume": replace(VOLUME, present=False)}, "volume_lost"),
+        ({"volume": replace(VOLUME, version="16")}, "wrong_major"),
+        ({"container_volume": "another"}, "container_outdated"),
+        ({"container": container(status="restarting", restart_count=1, exit_code=1), "server": None}, "crash_loop"),
+        (
+            {"container": container(status="running", restart_count=4), "uptime": 3.0, "server": None},
+            "crash_loop",
+        ),
+        ({"container": container(status="exited", exit_code=1), "server": None}, "container_exited"),
+        ({"container": container(status="exited", exit_code=137, oom_killed=True)}, "container_exited"),
+        (
+            {
+                "container": container(status="exited", exit_code=1),
+                "signs": (LogSign("disk_full", "No space left on device"),),
+            },
+            "disk_full",
+        ),
+        ({"container": container(status="exited", exit_code=72)}, "wrong_major"),
+        ({"server": None, "connection_error": "FATAL:  the database system is starting up"}, "starting"),
+        ({"server": None, "connection_error": "connection refused", "uptime": 1.0}, "starting"),
+        ({"server": None, "connection_error": "connection refused", "uptime": 999.0}, "unresponsive"),
+        ({"server": None, "connection_error": "timeout expired", "uptime": 1.0}, "unresponsive"),
+        ({"server": None, "connection_error": "FATAL:  sorry, too many clients already"}, "connections_exhausted"),
+        (
+            {
+                "server": None,
+                "connection_error": "FATAL: could not open file",
+                "uptime": 999.0,
+                "signs": (LogSign("file_missing", 'could not open file "base/5/1259": No such file'),),
+            },
+            "catalog_corrupt",
+        ),
+        ({"server": server(in_recovery=True)}, "read_only_standby"),
+        ({"server": server(databases=("postgres",))}, "database_missing"),
+        ({"login_error": 'FATAL:  password authentication failed for user "x"'}, "credentials_wrong"),
+        ({"login_error": "FATAL: remaining connection slots are reserved"}, "connections_exhausted"),
+        ({"host_expected": False}, "url_wrong"),
+        ({"volume": replace(VOLUME, free=1000)}, "disk_full"),
+        ({"server": server(connections=95)}, "connections_exhausted"),
+        ({"server": server(connections=94)}, "healthy"),
+        ({"server": server(blockers=(BLOCKER,))}, "blocked"),
+        ({"server": server(blockers=({**BLOCKER, "idle_s": 2.0, "waited_s": 2.0},))}, "healthy"),
+        ({"server": server(blockers=({**BLOCKER, "state": "active"},))}, "healthy"),
+        ({"server": server(archive_failing=True, archive_ready=3)}, "archive_failing"),
+        ({"server": server(slots=(SLOT,))}, "slot_holding_wal"),
+        ({"server": server(slots=({**SLOT, "active": True},))}, "healthy"),
+        ({"server": server(collation_mismatch=("database whats_agent",))}, "collation_changed"),
+    ],
+)
+def test_variations(changes: dict[str, Any], cause: str) -> None:
+    assert causes.find(replace(HEALTHY, **changes)).cause == cause
+
+
+def test_what_hides_the_others_is_named_first() -> None:
+    worst = replace(
+        seen("page_corrupt_read"),
+        login_error="password authentication failed",
+        server=server(archive_failing=True, blockers=(BLOCKER,)),
+    )
+    assert causes.find(worst).cause == "page_corrupt"
+    assert causes.find(replace(worst, volume=replace(VOLUME, present=False))).cause == "volume_lost"
+
+
+def test_a_complaint_in_the_log_alone_is_no_damage() -> None:
+    complaint = LogSign("invalid_page", "invalid page in block 3 of relation base/1/2", "base/1/2")
+    assert causes.find(replace(HEALTHY, signs=(complaint,))).cause == "healthy"
+
+
+RESTORE = {"id": "r", "step": "fenced", "old_volume": VOLUME.name, "new_volume": "new"}
+
+
+@pytest.mark.parametrize(
+    ("base", "changes", "cause"),
+    [
+        ("healthy", {}, "restore_abandoned"),
+        ("stopped", {}, "restore_unfinished"),
+        ("page_corrupt_read", {}, "restore_unfinished"),
+        ("healthy", {"new_volume": VOLUME.name, "step": "switched"}, "restore_unfinished"),
+    ],
+)
+def test_an_unfinished_restore_counts_as_far_as_it_is_needed(base: str, changes: dict[str, str], cause: str) -> None:
+    assert causes.find(replace(seen(base), restore={**RESTORE, **changes})).cause == cause
+
+
+def test_every_cause_has_words_in_both_languages() -> None:
+    for english, portuguese in causes.SUMMARIES.values():
+        assert english != portuguese
+    assert set(causes.BELONGS_TO) | causes.RESTORED <= set(causes.SUMMARIES)
+
+
+def test_a_refused_plan_refuses_the_run_and_keeps_the_cause() -> None:
+    lost = replace(HEALTHY, volume=replace(VOLUME, present=False))
+    built = assemble(lost, causes.find(lost), None, "the repository is empty")
+    assert built["cause"] == "volume_lost"
+    assert built["refuse"]["reason"]["en"] == "the repository is empty"
+    assert not built["healthy"]
+
+
+def test_an_env_that_lacks_a_variable_belongs_to_the_configuration() -> None:
+    bad = Observed(database="", env_error=".env lacks DB_PASSWORD")
+    built = assemble(bad, causes.find(bad), None, None)
+    assert built["belongs_to"] == "recover_config.yml"
+    assert built["refuse"]["reason"]["en"] == ".env lacks DB_PASSWORD"
+
+
+LOG = """\
+2026-11-24 14:00:00.000 UTC [7] XX001 ERROR:  invalid page in block 3 of relation base/16485/16524
+2026-11-24 14:10:00.000 UTC [7] 58P01 LOG:  database system is ready
+2026-11-24 14:10:01.000 UTC [9] 53100 ERROR:  could not extend file "base/1/2": No space left on device
+        at the end of a line that has no time
+"""
+
+
+def test_signs_are_read_since_the_last_start_only() -> None:
+    since = parse_docker_time("2026-11-24T14:05:00.123456789Z")
+    assert [s.sign for s in read_signs(LOG, since)] == ["disk_full"]
+    assert [(s.sign, s.detail) for s in read_signs(LOG, None)] == [
+        ("invalid_page", "base/16485/16524"),
+        ("disk_full", ""),
+    ]
+
+
+def test_the_entry_points_words_count_without_a_time() -> None:
+    since = parse_docker_time("2026-11-24T14:05:00Z")
+    log = LOG + "whats-postgres: the data directory is empty: restore it, or initialise it on purpose\n"
+    assert [s.sign for s in read_signs(log, since)] == ["disk_full", "empty"]
+
+
+def test_dockers_zero_time_is_none() -> None:
+    assert parse_docker_time("0001-01-01T00:00:00Z") is None
+    assert parse_docker_time("") is None
