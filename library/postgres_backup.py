@@ -80,7 +80,7 @@ backup:
   type: dict
   contains:
     label: {description: Its name in the repository., type: str}
-    type: {description: full, diff or incr., type: str}
+    type: {description: "full, diff or incr.", type: str}
     size: {description: The database's bytes., type: int}
     proven: {description: Whether it was restored in scratch and found right., type: bool}
 steps:

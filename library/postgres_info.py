@@ -79,10 +79,10 @@ diagnosis:
     evidence: {description: What shows it., type: list, elements: dict}
     summary: {description: The cause in words., type: dict}
     belongs_to: {description: The playbook that mends it if this one does not., type: str}
-    refuse: {description: Why nothing can be done, or null., type: dict}
+    refuse: {description: "Why nothing can be done, or null.", type: dict}
     state: {description: What a consent covers., type: dict}
     facts: {description: What the remedies use., type: dict}
-    loses: {description: What a restore would cost, or null., type: dict}
+    loses: {description: "What a restore would cost, or null.", type: dict}
 repository:
   description: How the backup repository stands - newest backup and its age, newest proven one, WAL, readiness for a disaster.
   returned: when O(repository=true)

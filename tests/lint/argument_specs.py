@@ -20,8 +20,15 @@ class Loader(yaml.SafeLoader):
     """SafeLoader that reads Ansible's own tags as plain text."""
 
 
-Loader.add_constructor("!vault", lambda loader, node: loader.construct_scalar(node))
-Loader.add_constructor("!unsafe", lambda loader, node: loader.construct_scalar(node))
+def plain_text(loader: yaml.SafeLoader, node: yaml.Node) -> str:
+    """Read a tagged scalar as it is written."""
+    if not isinstance(node, yaml.ScalarNode):
+        raise TypeError(f"{node.tag} at {node.start_mark} is no scalar")
+    return str(loader.construct_scalar(node))
+
+
+Loader.add_constructor("!vault", plain_text)
+Loader.add_constructor("!unsafe", plain_text)
 
 
 def load(path: Path) -> dict[str, Any]:
