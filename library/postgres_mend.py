@@ -1,0 +1,110 @@
+#!/usr/bin/python
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Mend what is wrong with a running database, without restoring it."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: postgres_mend
+short_description: Mend what is wrong with a running database, without restoring it
+version_added: "0.1.0"
+description:
+  - Looks, does what one remedy stands for, and says what it did. Where nothing is to do, nothing changes.
+author: "The whats-agent-runbooks authors (@whats-agent-runbooks)"
+options:
+  remedy:
+    description:
+      - V(indexes) rebuilds damaged and invalid indexes; it fails where more than indexes is damaged.
+      - V(credentials) gives the agent's role the password of C(.env). V(url) points C(DB_HOST) at the stack's database.
+      - V(blockers) ends idle sessions that hold a transaction open and block others; V(connections) ends idle sessions.
+      - V(archiving) gives the repository back to the server's user, prepares it, and proves that WAL reaches it.
+      - V(slots) drops inactive replication slots. V(collation) rebuilds indexes and accepts the new collation version.
+      - V(space) removes scratch volumes and expired backups.
+    type: str
+    choices: [indexes, credentials, url, blockers, connections, archiving, slots, collation, space]
+    required: true
+  stack_dir:
+    description: Where the stack lies.
+    type: path
+    default: /opt/whats_agent
+  state_dir:
+    description: Where runs keep their state.
+    type: path
+    default: /var/lib/whats_agent
+  project:
+    description: The compose project.
+    type: str
+    default: whats_agent
+  run_id:
+    description: The run whose lease is kept alive meanwhile.
+    type: str
+attributes:
+  check_mode:
+    description: In check mode what would be done is returned as C(steps).
+    support: full
+  diff_mode:
+    description: The steps say what changes.
+    support: none
+"""
+
+EXAMPLES = r"""
+- name: Rebuild damaged indexes
+  postgres_mend:
+    remedy: indexes
+"""
+
+RETURN = r"""
+steps:
+  description: What was done, or would be, in words.
+  returned: always
+  type: list
+  elements: str
+  sample: [rebuilt the index public.messages_pkey]
+"""
+
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.whats_agent.compose import ComposeProject
+from ansible.module_utils.whats_agent.docker_host import DockerHost
+from ansible.module_utils.whats_agent.errors import WhatsAgentError
+from ansible.module_utils.whats_agent.lock import heartbeat
+from ansible.module_utils.whats_agent.postgres_backrest import Backrest
+from ansible.module_utils.whats_agent.postgres_host import DatabasePlace
+from ansible.module_utils.whats_agent.postgres_mend import REMEDIES
+
+ENGINE_TIMEOUT_S = 3600
+CHOICES = ["indexes", "credentials", "url", "blockers", "connections", "archiving", "slots", "collation", "space"]
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "remedy": {"type": "str", "choices": CHOICES, "required": True},
+            "stack_dir": {"type": "path", "default": "/opt/whats_agent"},
+            "state_dir": {"type": "path", "default": "/var/lib/whats_agent"},
+            "project": {"type": "str", "default": "whats_agent"},
+            "run_id": {"type": "str"},
+        },
+        supports_check_mode=True,
+    )
+    parameters = module.params
+    place = DatabasePlace(Path(parameters["stack_dir"]), Path(parameters["state_dir"]), parameters["project"])
+    backrest = Backrest(place, DockerHost(timeout=ENGINE_TIMEOUT_S), ComposeProject(place.stack_dir, place.project))
+    mend = REMEDIES[parameters["remedy"]]
+    try:
+        if module.check_mode:
+            steps = mend(backrest, write=False)
+        else:
+            with heartbeat(parameters["run_id"], place.state_dir):
+                steps = mend(backrest, write=True)
+    except WhatsAgentError as error:
+        module.fail_json(msg=error.message, **error.details)
+    module.exit_json(changed=bool(steps), steps=steps)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The restore's steps: killed at any of them, a rerun does the rest once, and `.env` moves at one point only.
+
+What each step does is tried on real servers (tests/molecule); here the steps are recorded, and the machine is real.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ansible.module_utils.whats_agent import env_file, postgres_restore
+from ansible.module_utils.whats_agent.errors import WhatsAgentError
+from ansible.module_utils.whats_agent.files import read_json, write_json
+from ansible.module_utils.whats_agent.lock import Idle
+from ansible.module_utils.whats_agent.postgres_host import DatabasePlace
+from ansible.module_utils.whats_agent.postgres_plan import RestorePlan
+from ansible.module_utils.whats_agent.postgres_restore import STEPS, Options, Restore
+from ansible.module_utils.whats_agent.postgres_standby import UnsoundBackupError
+
+PLAN = RestorePlan(
+    backup="20261124-132821F",
+    proven=True,
+    backup_age=60,
+    size=1000,
+    needed=2000,
+    free=9000,
+    newest_wal="000000010000000000000005",
+    holes=(),
+    old_volume="old",
+    old_readable=True,
+    tail_segments=1,
+    off_host=False,
+    message_log=True,
+)
+ACTING = STEPS[1:]
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: no `except Exception` may take it."""
+
+
+class Parts:
+    """Docker and compose, as far as the machine itself asks them."""
+
+    def __init__(self) -> None:
+        self.volumes = {"old"}
+        self.calls: list[str] = []
+        self.client = SimpleNamespace(api=SimpleNamespace(containers=lambda **_: []))
+
+    def volume(self, name: str) -> Any:
+        """Return whether a volume is there."""
+        return SimpleNamespace(name=name) if name in self.volumes else None
+
+    def stop(self, *services: str) -> None:
+        """Record a stop."""
+        self.calls.append(f"stop {' '.join(services)}")
+
+    def start(self, *services: str) -> None:
+        """Record a start."""
+        self.calls.append(f"start {' '.join(services)}")
+
+    def annotate(self, label: str, key: str, _value: str) -> None:
+        """Record a verdict."""
+        self.calls.append(f"{key} {label}")
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> DatabasePlace:
+    """Return a stack directory with a `.env`."""
+    (tmp_path / ".env").write_text("DB_VOLUME=old\nDB_NAME=whats_agent\n")
+    return DatabasePlace(tmp_path, tmp_path / "state", "whats_agent")
+
+
+class Recorded(Restore):
+    """A restore whose steps are recorded; `fails` maps a step to what it raises instead."""
+
+    def __init__(
+        self, place: DatabasePlace, parts: Parts, fails: dict[str, BaseException] | None = None, **options: Any
+    ) -> None:
+        backrest: Any = SimpleNamespace(docker=parts, compose=parts, annotate=parts.annotate)
+        super().__init__(
+            place,
+            backrest,
+            options=Options(**options),
+            heart=Idle(),
+            progress=lambda _step: pytest.fail("no step reports"),
+            note=lambda step, _details: self.notes.append(step),
+        )
+        self.parts = parts
+        self.fails = fails or {}
+        self.notes: list[str] = []
+        self.did: list[str] = []
+
+    def plan(self, volume: str, rejected: tuple[str, ...] = ()) -> RestorePlan:
+        """Plan without looking."""
+        number = len(rejected)
+        return replace(PLAN, old_volume=volume, backup=f"backup{number}", rejected=rejected)
+
+    def _stop_database(self) -> None:
+        self.parts.calls.append("stop postgres")
+
+
+def _recorded_step(step: str) -> Any:
+    def act(self: Recorded) -> dict[str, Any]:
+        if step == "restored":
+            self.parts.volumes.add(self.state["new_volume"])
+        if step == "switched":
+            env_file.set_env(self.place.env_path, {"DB_VOLUME": self.state["new_volume"]})
+        self.did.append(step)
+        if step in self.fails:
+            raise self.fails.pop(step)
+        return {}
+
+    return act
+
+
+for _step in ACTING:
+    setattr(Recorded, f"_step_{_step}", _recorded_step(_step))
+
+
+def state_of(place: DatabasePlace) -> dict[str, Any]:
+    """Return what the state file holds."""
+    found = read_json(place.restore_path)
+    assert isinstance(found, dict)
+    return found
+
+
+def volume_of(place: DatabasePlace) -> str:
+    """Return what `.env` names."""
+    return env_file.read_env(place.env_path)["DB_VOLUME"]
+
+
+def test_undisturbed_it_takes_every_step_once_and_in_order(place: DatabasePlace) -> None:
+    restore = Recorded(place, Parts())
+    state = restore.run()
+    assert restore.did == list(ACTING)
+    assert restore.notes == list(STEPS)
+    assert volume_of(place) == state["new_volume"] != "old"
+    assert state["finished_at"]
+
+
+@pytest.mark.parametrize("step", ACTING)
+def test_killed_in_any_step_a_rerun_repeats_it_and_does_the_rest(place: DatabasePlace, step: str) -> None:
+    parts = Parts()
+    with pytest.raises(Killed):
+        Recorded(place, parts, {step: Killed()}).run()
+    before = state_of(place)
+    assert (volume_of(place) != "old") == (ACTING.index(step) >= ACTING.index("switched"))
+    rerun = Recorded(place, parts)
+    state = rerun.run()
+    assert rerun.did == list(ACTING[ACTING.index(step) :])
+    assert (state["id"], state["new_volume"]) == (before["id"], before["new_volume"])
+    assert volume_of(place) == state["new_volume"]
+
+
+@pytest.mark.parametrize("step", ACTING)
+def test_the_writers_stay_stopped_until_they_are_let_in(place: DatabasePlace, step: str) -> None:
+    parts = Parts()
+    with pytest.raises(Killed):
+        Recorded(place, parts, {step: Killed()}).run()
+    parts.calls.clear()
+    Recorded(place, parts).run()
+    served = ACTING.index(step) > ACTING.index("served")
+    assert ("stop worker" in parts.calls) is not served
+
+
+def test_a_finished_restore_is_not_taken_up_again(place: DatabasePlace) -> None:
+    parts = Parts()
+    first = Recorded(place, parts).run()
+    again = Recorded(place, parts)
+    second = again.run()
+    assert second["id"] != first["id"]
+    assert again.did == list(ACTING)
+
+
+def test_an_unfinished_one_for_another_volume_is_not_taken_up(place: DatabasePlace) -> None:
+    parts = Parts()
+    with pytest.raises(Killed):
+        Recorded(place, parts, {"restored": Killed()}).run()
+    env_file.set_env(place.env_path, {"DB_VOLUME": "third"})
+    parts.volumes.add("third")
+    rerun = Recorded(place, parts)
+    assert rerun.run()["old_volume"] == "third"
+    assert rerun.did == list(ACTING)
+
+
+@pytest.mark.parametrize("step", ["restored", "started", "replayed", "verified"])
+def test_an_unsound_backup_is_marked_and_the_next_goes_into_another_volume(place: DatabasePlace, step: str) -> None:
+    parts = Parts()
+    restore = Recorded(place, parts, {step: UnsoundBackupError("bad")})
+    state = restore.run()
+    assert state["rejected"] == ["backup0"]
+    assert state["backup"] == "backup1"
+    assert state["old_volume"] == "old"
+    assert "disproven backup0" in parts.calls
+    made = sorted(parts.volumes - {"old"})
+    assert state["new_volume"] in made
+    assert restore.did.count("restored") == 2
+
+
+def test_after_three_unsound_backups_it_gives_up_and_nothing_was_switched(place: DatabasePlace) -> None:
+    class AlwaysUnsound(Recorded):
+        def _step_verified(self) -> dict[str, Any]:
+            raise UnsoundBackupError("bad")
+
+    with pytest.raises(UnsoundBackupError):
+        AlwaysUnsound(place, Parts()).run()
+    assert volume_of(place) == "old"
+
+
+def test_an_error_that_no_other_backup_mends_is_not_held_against_the_backup(place: DatabasePlace) -> None:
+    parts = Parts()
+    with pytest.raises(WhatsAgentError, match="disk"):
+        Recorded(place, parts, {"started": WhatsAgentError("disk full")}).run()
+    assert not any(call.startswith("disproven") for call in parts.calls)
+
+
+def test_a_second_restore_is_kept_out(place: DatabasePlace) -> None:
+    place.state_dir.mkdir()
+    guard = os.open(place.state_dir / "restore.guard", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(guard, fcntl.LOCK_EX)
+    try:
+        with pytest.raises(WhatsAgentError, match="another restore is at work"):
+            Recorded(place, Parts()).run()
+    finally:
+        os.close(guard)
+
+
+def test_an_abandoned_restore_lets_the_writers_in(place: DatabasePlace) -> None:
+    parts = Parts()
+    with pytest.raises(Killed):
+        Recorded(place, parts, {"fenced": Killed()}).run()
+    closing = Recorded(place, parts)
+    assert closing.abandon()
+    assert parts.calls[-1] == "start worker"
+    assert state_of(place)["abandoned"]
+    assert not Recorded(place, parts).abandon()
+
+
+def test_a_restore_that_has_switched_is_finished_not_abandoned(place: DatabasePlace) -> None:
+    parts = Parts()
+    with pytest.raises(Killed):
+        Recorded(place, parts, {"promoted": Killed()}).run()
+    with pytest.raises(WhatsAgentError, match="finished, not abandoned"):
+        Recorded(place, parts).abandon()
+
+
+def test_another_wanted_time_begins_anew(place: DatabasePlace) -> None:
+    parts = Parts()
+    with pytest.raises(Killed):
+        Recorded(place, parts, {"restored": Killed()}).run()
+    first = state_of(place)
+    rerun = Recorded(place, parts, target_time="2026-01-31T12:00:00Z")
+    write_json(place.restore_path, first)
+    assert rerun.run()["id"] != first["id"]
+
+
+def test_the_steps_and_their_methods_are_the_same_list() -> None:
+    methods = {name.removeprefix("_step_") for name in vars(postgres_restore.Restore) if name.startswith("_step_")}
+    assert methods == set(ACTING)
