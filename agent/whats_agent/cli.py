@@ -1,26 +1,23 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""``whats-agent``: the commands of the image. JSON on stdout, errors on stderr and an exit code other than 0."""
+# ruff: noqa: PLC0415
+"""``whats-agent``: the commands of the image. JSON on stdout, errors on stderr and an exit code other than 0.
+
+Each command imports what it needs when it runs: a health check every few seconds must not load OpenAI, SQLAlchemy and pydantic.
+"""
 
 import http.client
 import json
 import logging
 import os
 import sys
-from collections.abc import Callable
+from pathlib import Path
 
 import click
-import psycopg
-import sqlalchemy.exc
 
-from whats_agent import __version__, heartbeat, logs
-from whats_agent.conversation.controls import ANSWERS, HANDBACK, Control
-from whats_agent.database.connection import connect
-from whats_agent.database.migrate import upgrade
+from whats_agent import __version__
 from whats_agent.errors import AgentError, MessageLogError
-from whats_agent.message_log import Kind, MessageLog, transfer
-from whats_agent.outbox import queue
-from whats_agent.settings import CommonSettings, DatabaseSettings, WebSettings, WorkerSettings, load
 
+KEEP_DAYS = 8.0
 HEARTBEAT_LIMIT_SECONDS = 15.0
 HEALTH_TIMEOUT_SECONDS = 4.0
 
@@ -34,6 +31,10 @@ def commands() -> None:
 @commands.command()
 def serve() -> None:
     """Serve the webhook and the views with gunicorn."""
+    from whats_agent import logs
+    from whats_agent.message_log import MessageLog
+    from whats_agent.settings import WebSettings, load
+
     settings = load(WebSettings)
     logs.set_up(settings.log_dir, settings.log_level)
     try:
@@ -47,7 +48,9 @@ def serve() -> None:
 @commands.command()
 def worker() -> None:
     """Project the message log into PostgreSQL, and send the answers."""
-    from whats_agent.worker import Worker  # noqa: PLC0415 - loads the openai package, which no other command needs
+    from whats_agent import logs
+    from whats_agent.settings import WorkerSettings, load
+    from whats_agent.worker import Worker
 
     settings = load(WorkerSettings)
     logs.set_up(settings.log_dir, settings.log_level)
@@ -57,6 +60,10 @@ def worker() -> None:
 @commands.command()
 def migrate() -> None:
     """Bring the database's schema to this release."""
+    from whats_agent import logs
+    from whats_agent.database.migrate import upgrade
+    from whats_agent.settings import DatabaseSettings, load
+
     settings = load(DatabaseSettings)
     logs.set_up(settings.log_dir, settings.log_level)
     upgrade(settings)
@@ -65,12 +72,20 @@ def migrate() -> None:
 @commands.command("log-status")
 def log_status() -> None:
     """Print the message log's last id, number of records and size."""
+    from whats_agent.message_log import MessageLog
+    from whats_agent.settings import CommonSettings, load
+
     print_json(MessageLog(load(CommonSettings).message_log_dir).status())
 
 
 @commands.command("replay-status")
 def replay_status() -> None:
     """Print how far PostgreSQL is behind the message log, and what the outbox holds."""
+    from whats_agent.database.connection import connect
+    from whats_agent.message_log import MessageLog
+    from whats_agent.outbox import queue
+    from whats_agent.settings import DatabaseSettings, load
+
     settings = load(DatabaseSettings)
     end = MessageLog(settings.message_log_dir).last_id()
     with connect(settings, "replay-status", statement_timeout="10s") as connection:
@@ -84,6 +99,9 @@ def replay_status() -> None:
 @click.option("--after", type=click.IntRange(min=0), default=0, help="Only records after this id.")
 def log_export(after: int) -> None:
     """Write the message log to stdout, for a backup; tell on stderr what it held."""
+    from whats_agent.message_log import MessageLog, transfer
+    from whats_agent.settings import CommonSettings, load
+
     if sys.stdout.isatty():
         raise AgentError("an export goes into a file or a pipe, not onto a terminal")
     done = transfer.export(MessageLog(load(CommonSettings).message_log_dir), after, sys.stdout.buffer)
@@ -93,6 +111,9 @@ def log_export(after: int) -> None:
 @commands.command("log-import")
 def log_import() -> None:
     """Read an export of the message log from stdin, all of it or nothing. The worker then projects what PostgreSQL lacks."""
+    from whats_agent.message_log import MessageLog, transfer
+    from whats_agent.settings import CommonSettings, load
+
     done = transfer.restore(MessageLog(load(CommonSettings).message_log_dir), sys.stdin.buffer)
     print_json({"records": done.records, "last_id": done.last_id})
 
@@ -101,9 +122,13 @@ def log_import() -> None:
 @click.option(
     "--up-to", type=click.IntRange(min=0), required=True, help="The last id that the last proven backup holds."
 )
-@click.option("--keep-days", type=float, default=float(transfer.KEEP_AT_LEAST_DAYS), show_default=True)
+@click.option("--keep-days", type=float, default=KEEP_DAYS, show_default=True)
 def log_prune(up_to: int, keep_days: float) -> None:
     """Remove records that are old, in a proven backup, and in PostgreSQL."""
+    from whats_agent.database.connection import connect
+    from whats_agent.message_log import MessageLog, transfer
+    from whats_agent.settings import DatabaseSettings, load
+
     settings = load(DatabaseSettings)
     with connect(settings, "log-prune") as connection:
         row = connection.execute("select position from projection").fetchone()
@@ -115,6 +140,10 @@ def log_prune(up_to: int, keep_days: float) -> None:
 @click.argument("state", type=click.Choice(["on", "off"]))
 def answers(state: str) -> None:
     """The kill switch: with answers off, messages are accepted and kept, and nobody is answered; not afterwards either."""
+    from whats_agent.conversation.controls import ANSWERS, Control
+    from whats_agent.message_log import Kind, MessageLog
+    from whats_agent.settings import CommonSettings, load
+
     record_id = MessageLog(load(CommonSettings).message_log_dir).append(
         Kind.CONTROL, Control(ANSWERS, state).to_bytes()
     )
@@ -125,6 +154,10 @@ def answers(state: str) -> None:
 @click.argument("user")
 def handback(user: str) -> None:
     """Give the conversation with USER (number or user id) back from a person to the agent."""
+    from whats_agent.conversation.controls import HANDBACK, Control
+    from whats_agent.message_log import Kind, MessageLog
+    from whats_agent.settings import CommonSettings, load
+
     control = Control(HANDBACK, user.lstrip("+"))
     record_id = MessageLog(load(CommonSettings).message_log_dir).append(Kind.CONTROL, control.to_bytes())
     print_json({"record": record_id})
@@ -134,8 +167,12 @@ def handback(user: str) -> None:
 @click.argument("process", type=click.Choice(["app", "worker"]), default="app")
 def healthcheck(process: str) -> None:
     """Exit 0 while this container's PROCESS is well; for the container's own health check."""
+    from whats_agent import heartbeat
+
     if process == "worker":
-        if not heartbeat.is_fresh(load(CommonSettings).message_log_dir, HEARTBEAT_LIMIT_SECONDS):
+        if not heartbeat.is_fresh(
+            Path(os.environ.get("MESSAGE_LOG_DIR") or heartbeat.DIRECTORY), HEARTBEAT_LIMIT_SECONDS
+        ):
             raise AgentError(f"no heartbeat of this worker within {HEARTBEAT_LIMIT_SECONDS:g} s")
         return
     port = os.environ.get("WEB_BIND", "0.0.0.0:8000").rpartition(":")[2]
@@ -156,14 +193,26 @@ def print_json(value: dict[str, int]) -> None:
     click.echo(json.dumps(value))
 
 
-def main(run: Callable[[], None] = commands) -> None:
+def main() -> None:
     """Entry point: one clear line for what is foreseen."""
     try:
-        run()
+        commands()
     except AgentError as error:
         _give_up(str(error))
-    except (psycopg.Error, sqlalchemy.exc.OperationalError) as error:
-        _give_up(f"PostgreSQL: {str(error).strip().splitlines()[0]}")
+    except Exception as error:
+        told = _database_error(error)
+        if told is None:
+            raise
+        _give_up(told)
+
+
+def _database_error(error: Exception) -> str | None:
+    """One line for what PostgreSQL's drivers raise, without loading them; None for anything else."""
+    for module, name in (("psycopg", "Error"), ("sqlalchemy.exc", "OperationalError")):
+        loaded = sys.modules.get(module)
+        if loaded is not None and isinstance(error, getattr(loaded, name)):
+            return f"PostgreSQL: {str(error).strip().splitlines()[0]}"
+    return None
 
 
 def _give_up(message: str) -> None:

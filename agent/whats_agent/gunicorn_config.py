@@ -5,6 +5,7 @@ import os
 import threading
 
 from whats_agent import logs
+from whats_agent.app import watch_alerts  # loaded before the fork: the processes share its memory and start at once
 from whats_agent.settings import WebSettings, load
 
 bind = os.environ.get("WEB_BIND", "0.0.0.0:8000")
@@ -37,6 +38,4 @@ def post_fork(_server: object, _worker: object) -> None:
 
 def post_worker_init(_worker: object) -> None:
     """Begin to watch; of all web processes one at a time evaluates."""
-    from whats_agent.app import watch_alerts  # noqa: PLC0415 - the arbiter reads this file and needs none of it
-
     watch_alerts(load(WebSettings), threading.Event())

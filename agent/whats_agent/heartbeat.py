@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+DIRECTORY = "/var/lib/whats_agent/message_log"  # settings' own default; the health check reads no settings
 FORGET_SECONDS = 24 * 3600.0
 
 

@@ -14,7 +14,7 @@ from typing import Annotated, Literal, Self, TypeVar
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from whats_agent import masking
+from whats_agent import heartbeat, masking
 from whats_agent.addresses import Network, networks
 from whats_agent.errors import SettingsError
 
@@ -62,7 +62,7 @@ class CommonSettings(BaseSettings):
     )
     log_dir: Path = Field(default=Path("/var/log/whats_agent"), description="where the log files go")
     message_log_dir: Path = Field(
-        default=Path("/var/lib/whats_agent/message_log"),
+        default=Path(heartbeat.DIRECTORY),
         description="the message log, and small files that app and worker share",
     )
 
