@@ -133,6 +133,7 @@ class CallbackModule(Default):  # type: ignore[misc]  # ansible-core ships no ty
         self._task: Task | None = None
         self._task_began = 0.0
         self._told: set[str] = set()
+        self._held: dict[str, str] = {}
         self._is_runbook = False
         self._printing = threading.Lock()
         self._stopped = threading.Event()
@@ -232,7 +233,11 @@ class CallbackModule(Default):  # type: ignore[misc]  # ansible-core ships no ty
             self._display.warning(one_line(warning.get("msg", warning) if isinstance(warning, dict) else warning))
 
     def v2_runner_on_failed(self, result: CallbackTaskResult, ignore_errors: bool = False) -> None:
-        """One line per failure; the outcome of a run that was told already is not told again."""
+        """One line per failure.
+
+        In a runbook the failure comes back in the step's end and in the outcome, with what is secret on that target hidden;
+        the raw one is kept and told only if no outcome follows.
+        """
         if not self._own:
             super().v2_runner_on_failed(result, ignore_errors)
             return
@@ -241,7 +246,10 @@ class CallbackModule(Default):  # type: ignore[misc]  # ansible-core ships no ty
             return
         note = f" ({self._words['ignored']})" if ignore_errors else ""
         line = f"  {self._where(host)}✗ {self._name(result.task)}: {reason_of(result.result)}{note}"
-        self._say(line, C.COLOR_ERROR)
+        if self._is_runbook:
+            self._held[host] = line
+        else:
+            self._say(line, C.COLOR_ERROR)
 
     def v2_runner_on_unreachable(self, result: CallbackTaskResult) -> None:
         """One line that says which host and why."""
@@ -357,6 +365,8 @@ class CallbackModule(Default):  # type: ignore[misc]  # ansible-core ships no ty
         seconds = time.monotonic() - self._began
         for host in sorted(stats.processed):
             counts = stats.summarize(host)
+            if host in self._held and host not in self._told:
+                self._say(self._held[host], C.COLOR_ERROR)
             # In ansible-playbook's own words, since people and tools (Molecule's idempotence) look for them.
             recap = (
                 f"{host}: ok={counts['ok']} changed={counts['changed']} unreachable={counts['unreachable']} "
