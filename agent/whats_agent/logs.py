@@ -57,6 +57,8 @@ class SteadyFileHandler(logging.handlers.WatchedFileHandler):
             self.flush()
         except OSError as error:
             sys.stderr.write(f"{self.format(record)} log_file={self.baseFilename} log_error={type(error).__name__}\n")
+        except Exception:  # noqa: BLE001 - a line that cannot be made must not stop what it was about; told on stderr
+            self.handleError(record)
 
 
 def quoted(value: object) -> str:

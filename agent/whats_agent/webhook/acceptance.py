@@ -96,7 +96,11 @@ class Acceptance:
         logs.correlate(environ.get("HTTP_X_REQUEST_ID"))
         status, text = self._decide(environ)
         body = text.encode()
-        headers = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))]
+        headers = [
+            ("Content-Type", "text/plain; charset=utf-8"),
+            ("Content-Length", str(len(body))),
+            ("X-Content-Type-Options", "nosniff"),
+        ]
         if status == 503:
             headers.append(("Retry-After", "5"))
         start_response(_STATUS[status], headers)

@@ -83,6 +83,13 @@ def test_a_log_that_cannot_be_written_stops_nothing(directory: Path, capsys: pyt
     assert "still heard" in capsys.readouterr().err
 
 
+def test_a_line_that_cannot_be_made_stops_nothing(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    logging.getLogger("whats_agent.x").info("%d", "no number")
+    logging.getLogger("whats_agent.x").info("next")
+    assert "next" in read(directory, "app.log")
+    assert "no number" in capsys.readouterr().err
+
+
 def test_a_directory_that_cannot_be_made_stops_nothing(tmp_path: Path, directory: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
     logs.set_up(tmp_path / "file" / "logs", "INFO")
