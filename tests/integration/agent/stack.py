@@ -53,6 +53,17 @@ class Stack:
         self.app = self.agent_service("app", "serve")
         self.worker = self.agent_service("worker", "worker")
 
+    def secrets(self) -> dict[str, str]:
+        """Name → value of all that must never be seen in a log."""
+        return {
+            "META_APP_SECRET": self.app_secret,
+            "META_VERIFY_TOKEN": self.verify_token,
+            "META_ACCESS_TOKEN": self.access_token,
+            "OPENAI_API_KEY": self.openai_key,
+            "DB_PASSWORD": self._db_password,
+            "REDIS_PASSWORD": self._redis_password,
+        }
+
     # What each container is made of.
 
     def _postgres_spec(self, volume: str) -> Spec:
@@ -121,7 +132,7 @@ class Stack:
             "OPENAI_MAX_RETRIES": "1",
             "BREAKER_OPEN_SECONDS": "2",
             "SEND_STOP_SECONDS": "2",
-            "SEND_ECHO_WAIT_SECONDS": "20",
+            "SEND_ECHO_WAIT_SECONDS": "12",
             "SENDER_LEASE_SECONDS": "20",
             # Small, so that a replay takes many transactions and what happens between two of them is tested too.
             "PROJECTION_BATCH": "10",

@@ -97,7 +97,7 @@ def test_a_send_of_unknown_fate_waits_for_its_echo_and_is_not_repeated(stack: St
     stack.fail("graph_double", "drop_after_accept", count=1)
     sent = traffic.send(new_phone())
     eventually(lambda: answers_to(stack, sent.sender), "the send that gets no answer")
-    never(lambda: len(answers_to(stack, sent.sender)) > 1, "a repetition before the echo", seconds=5)
+    never(lambda: len(answers_to(stack, sent.sender)) > 1, "a repetition before the echo", seconds=4)
     query = """select state from outbox o join messages m on m.id = o.message_id where m.wamid = %(wamid)s"""
     assert [row["state"] for row in stack.sql(query, {"wamid": sent.wamid})] != ["sent"]
     stack.graph_statuses(enabled=True)
