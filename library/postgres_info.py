@@ -36,6 +36,9 @@ options:
   target_time:
     description: A point in time that the operator asks for, with its offset. The cause is then V(wrong_data).
     type: str
+  undo:
+    description: A restore that the operator asks to undo, by its run, its id, or V(last). The cause is then V(undo_wanted).
+    type: str
   reserve_mb:
     description: How many megabytes are to stay free beside a restored database.
     type: int
@@ -116,10 +119,12 @@ def main() -> None:
             "project": {"type": "str", "default": "whats_agent"},
             "page_budget": {"type": "float", "default": 2},
             "target_time": {"type": "str"},
+            "undo": {"type": "str"},
             "reserve_mb": {"type": "int", "default": 512},
             "repository": {"type": "bool", "default": False},
             "wait": {"type": "float", "default": 0},
         },
+        mutually_exclusive=[["target_time", "undo"]],
         supports_check_mode=True,
     )
     parameters = module.params
@@ -127,6 +132,7 @@ def main() -> None:
     backrest = Backrest(place, DockerHost(timeout=ENGINE_TIMEOUT_S), ComposeProject(place.stack_dir, place.project))
     wish = Wish(
         target_time=parameters["target_time"] or None,
+        undo=parameters["undo"] or None,
         reserve=parameters["reserve_mb"] * 1024 * 1024,
         page_budget_s=parameters["page_budget"],
         wait_s=parameters["wait"],

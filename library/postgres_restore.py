@@ -30,6 +30,11 @@ options:
   target_time:
     description: The point in time to go back to, with its offset from UTC. Without it every commit comes back that can be found.
     type: str
+  undo:
+    description:
+      - A finished restore to go back behind, by its run, its id, or V(last).
+      - The volume that it replaced is copied, brought to its own end on a timeline of its own, and put into service.
+    type: str
   backup:
     description: Whether to take the new full backup within this call.
     type: bool
@@ -138,6 +143,7 @@ def main() -> None:
         argument_spec={
             "state": {"type": "str", "choices": ["restored", "abandoned"], "default": "restored"},
             "target_time": {"type": "str"},
+            "undo": {"type": "str"},
             "backup": {"type": "bool", "default": True},
             "reserve_mb": {"type": "int", "default": 512},
             "stack_dir": {"type": "path", "default": "/opt/whats_agent"},
@@ -145,6 +151,7 @@ def main() -> None:
             "project": {"type": "str", "default": "whats_agent"},
             "run_id": {"type": "str"},
         },
+        mutually_exclusive=[["target_time", "undo"]],
         supports_check_mode=True,
     )
     parameters = module.params
@@ -152,6 +159,7 @@ def main() -> None:
     backrest = Backrest(place, DockerHost(timeout=ENGINE_TIMEOUT_S), ComposeProject(place.stack_dir, place.project))
     options = Options(
         target_time=parameters["target_time"] or None,
+        undo=parameters["undo"] or None,
         reserve=parameters["reserve_mb"] * 1024 * 1024,
         backup_after=parameters["backup"],
         run_id=parameters["run_id"] or "",

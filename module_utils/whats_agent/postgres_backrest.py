@@ -85,6 +85,20 @@ class Backrest:
             options=one_shot_options(),
         )
 
+    def look_into(
+        self, volume: str, argv: Sequence[str], *, timeout_s: float = 600, restore_id: str = ""
+    ) -> ExecResult:
+        """Run a command of the image over a data volume that is mounted read-only."""
+        return self.docker.run_once(
+            self.service.image,
+            argv,
+            volumes={volume: {"bind": DATA_DIR, "mode": "ro"}},
+            environment={"LC_ALL": "C"},
+            labels={RESTORE_LABEL: restore_id} if restore_id else {},
+            timeout=timeout_s,
+            options=one_shot_options(),
+        )
+
     def off_host_needed(self) -> bool:
         """Tell whether the configuration names a repository that is reached over the network."""
         for target, (source, _read_only) in self.service.binds.items():

@@ -27,6 +27,8 @@ RESTORED = frozenset(
         "page_corrupt",
         "catalog_corrupt",
         "startup_damaged",
+        "wrong_data",
+        "undo_wanted",
     ]
 )
 DISK_LOW_BYTES = 256 * 1024 * 1024  # below this a checkpoint or a new WAL segment may fail
@@ -74,6 +76,7 @@ SUMMARIES: dict[str, tuple[str, str]] = {
     "archive_failing": ("WAL does not reach the backup repository", "o WAL não chega ao repositório de backup"),
     "slot_holding_wal": ("a replication slot holds back WAL", "um slot de replicação retém WAL"),
     "wrong_data": ("the operator asks for the data of an earlier time", "o operador pede os dados de um momento anterior"),
+    "undo_wanted": ("the operator asks to go back behind a restore", "o operador pede para desfazer uma restauração"),
     "collation_changed": ("the collation version has changed", "a versão da collation mudou"),
 }  # fmt: skip
 

@@ -10,7 +10,7 @@ from .clock import SYSTEM_CLOCK, Clock
 from .errors import WhatsAgentError
 from .postgres_causes import BELONGS_TO, HEALTHY, RESTORED, Finding, find
 from .postgres_observe import PAGE_BUDGET_S, Observed, observe
-from .postgres_plan import RESERVE_BYTES, RestorePlan, plan_restore
+from .postgres_plan import RESERVE_BYTES, RestorePlan, find_restore, plan_restore, plan_undo
 
 if TYPE_CHECKING:
     from .postgres_backrest import Backrest
@@ -25,6 +25,7 @@ class Wish:
     """What the operator asks for."""
 
     target_time: str | None = None
+    undo: str | None = None
     reserve: int = RESERVE_BYTES
     page_budget_s: float = PAGE_BUDGET_S
     wait_s: float = 0
@@ -39,16 +40,28 @@ def diagnose(backrest: Backrest, wish: Wish, clock: Clock = SYSTEM_CLOCK) -> tup
         if finding.cause not in PASSING or clock.boottime() >= deadline:
             break
         clock.sleep(0.25)
-    if wish.target_time is not None and finding.cause not in BELONGS_TO:
-        finding = Finding("wrong_data", (("wanted time", wish.target_time), ("otherwise", finding.cause)))
+    finding = wished(finding, seen, wish)
     plan: RestorePlan | None = None
     refusal: str | None = None
-    if finding.cause in RESTORED or wish.target_time is not None:
+    if finding.cause in RESTORED:
         try:
             plan = _plan(backrest, seen, finding, wish, clock)
         except WhatsAgentError as error:
             refusal = error.message
     return assemble(seen, finding, plan, refusal), seen
+
+
+def wished(finding: Finding, seen: Observed, wish: Wish) -> Finding:
+    """Put what the operator asks for above what was found, unless nothing can be done here, or it is half done already."""
+    wanted = wish.undo or wish.target_time
+    if wanted is None or finding.cause in BELONGS_TO:
+        return finding
+    state = seen.restore or {}
+    if finding.cause == "restore_unfinished" and (state.get("target_time") or state.get("undo")):
+        return finding  # consent was given for it, and it is not less wanted for having been killed
+    if wish.undo is not None:
+        return Finding("undo_wanted", (("restore to undo", wish.undo), ("otherwise", finding.cause)))
+    return Finding("wrong_data", (("wanted time", wanted), ("otherwise", finding.cause)))
 
 
 def _plan(backrest: Backrest, seen: Observed, finding: Finding, wish: Wish, clock: Clock) -> RestorePlan | None:
@@ -59,10 +72,14 @@ def _plan(backrest: Backrest, seen: Observed, finding: Finding, wish: Wish, cloc
         if state.get("new_volume") == volume:
             return None
         volume = state.get("old_volume", volume)
+    if wish.undo is not None:
+        record = find_restore(backrest.place, wish.undo)
+        return plan_undo(backrest, volume, record, reserve=wish.reserve, clock=clock)
     return plan_restore(
         backrest,
         volume,
         target_time=wish.target_time,
+        alive=seen.server is not None and not seen.server.in_recovery,
         rejected=tuple(state.get("rejected", ())) if state else (),
         reserve=wish.reserve,
         already_there=_written(backrest, state),

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -11,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from . import pgbackrest
 from .clock import SYSTEM_CLOCK, Clock
 from .errors import WhatsAgentError
-from .postgres_host import free_bytes
+from .files import read_json
+from .postgres_host import DATA_DIR, DatabasePlace, free_bytes
 from .postgres_wal import Tail, unarchived
 
 if TYPE_CHECKING:
@@ -43,6 +45,7 @@ class RestorePlan:
     tail_segments: int
     off_host: bool
     message_log: bool
+    source_volume: str | None = None
     target_time: str | None = None
     rejected: tuple[str, ...] = ()
 
@@ -54,6 +57,13 @@ class RestorePlan:
     def loses(self) -> dict[str, str]:
         """Say what the restore costs, English and Portuguese."""
         age = _age(self.backup_age)
+        if self.source_volume is not None:
+            return {
+                "en": f"the volume {self.source_volume} as it was {age} ago; what was written since is undone; "
+                + self._message_log[0],
+                "pt": f"o volume {self.source_volume} como era há {age}; o que foi escrito desde então é desfeito; "
+                + self._message_log[1],
+            }
         proof = ("proven", "comprovado") if self.proven else ("not yet proven", "ainda não comprovado")
         if self.target_time is not None:
             wal = (f"changes after {self.target_time} are undone", f"mudanças após {self.target_time} são desfeitas")
@@ -72,20 +82,23 @@ class RestorePlan:
                 f"WAL is archived up to {self.newest_wal}",
                 f"o WAL está arquivado até {self.newest_wal}",
             )
-        if self.message_log:
-            log = (
-                "0 acknowledged messages lost, they are replayed from the message log",
-                "0 mensagens confirmadas perdidas, elas são reaplicadas do log de mensagens",
-            )
-        else:
-            log = (
-                "the message log's volume is gone: messages after that are lost",
-                "o volume do log de mensagens sumiu: mensagens depois disso se perdem",
-            )
+        log = self._message_log
         return {
             "en": f"backup {self.backup} ({proof[0]}), {age} old; {wal[0]}; {log[0]}",
             "pt": f"backup {self.backup} ({proof[1]}), de {age} atrás; {wal[1]}; {log[1]}",
         }
+
+    @property
+    def _message_log(self) -> tuple[str, str]:
+        if self.message_log:
+            return (
+                "0 acknowledged messages lost, they are replayed from the message log",
+                "0 mensagens confirmadas perdidas, elas são reaplicadas do log de mensagens",
+            )
+        return (
+            "the message log's volume is gone: messages after that are lost",
+            "o volume do log de mensagens sumiu: mensagens depois disso se perdem",
+        )
 
 
 def _age(seconds: float) -> str:
@@ -147,6 +160,7 @@ def plan_restore(
     env_volume: str,
     *,
     target_time: str | None = None,
+    alive: bool = False,
     rejected: tuple[str, ...] = (),
     reserve: int = RESERVE_BYTES,
     already_there: int = 0,
@@ -154,7 +168,8 @@ def plan_restore(
 ) -> RestorePlan:
     """Look at the repository, the old volume and the disk; return the plan or refuse with the reason. Stops nothing.
 
-    `already_there` are bytes that an interrupted restore has already written.
+    `alive` tells whether the server takes commits, so that any time up to now can be reached. `already_there` are bytes
+    that an interrupted restore has already written.
     """
     repository = backrest.info()
     if repository.problem:
@@ -173,16 +188,10 @@ def plan_restore(
     old_dir = Path(old.mountpoint) if old is not None else None
     readable = old_dir is not None and (old_dir / "pg_wal").is_dir()
     tail = unarchived(old_dir) if old_dir is not None and readable else Tail((), ())
-    root = Path(str(backrest.docker.client.info()["DockerRootDir"]))
-    free = free_bytes(root)
+    if before is not None and not alive:
+        refuse_after_last_commit(last_commit(backrest, segments, env_volume, tail), before, backup)
     needed = max(0, needed_bytes(backup, tail, reserve) - already_there)
-    if free < needed:
-        raise WhatsAgentError(
-            f"the restore needs {_mb(needed)} MB under {root} and {_mb(free)} MB are free: "
-            "free space first (playbooks/reclaim_disk.yml)",
-            needed=needed,
-            free=free,
-        )
+    free = require_space(backrest, needed)
     return RestorePlan(
         backup=backup.label,
         proven=backup.proven,
@@ -199,6 +208,123 @@ def plan_restore(
         message_log=backrest.docker.volume(MESSAGE_LOG_VOLUME) is not None,
         target_time=target,
         rejected=rejected,
+    )
+
+
+def require_space(backrest: Backrest, needed: int) -> int:
+    """Return the free bytes where volumes lie, or refuse when they are too few."""
+    root = Path(str(backrest.docker.client.info()["DockerRootDir"]))
+    free = free_bytes(root)
+    if free < needed:
+        raise WhatsAgentError(
+            f"the restore needs {_mb(needed)} MB under {root} and {_mb(free)} MB are free: "
+            "free space first (playbooks/reclaim_disk.yml)",
+            needed=needed,
+            free=free,
+        )
+    return free
+
+
+_COMMIT = re.compile(r"desc: COMMIT (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?) UTC")
+_LOOK_BACK = 16  # segments; with archive_timeout at 60 s an idle quarter of an hour
+# Fetches a segment and lists its commits. pg_waldump ends with an error at the end of a segment's records.
+_LIST_COMMITS = (
+    'pgbackrest --stanza=main --no-archive-async archive-get "$1" "/tmp/$1" || exit 3; '
+    'pg_waldump --rmgr=Transaction "/tmp/$1" 2>/dev/null; exit 0'
+)
+
+
+def parse_last_commit(output: str) -> float | None:
+    """Return the time (seconds since the epoch) of the last commit that `pg_waldump` lists, or None."""
+    found = _COMMIT.findall(output)
+    return datetime.fromisoformat(f"{found[-1]}+00:00").timestamp() if found else None
+
+
+def last_commit(backrest: Backrest, segments: list[str], volume: str, tail: Tail) -> float | None:
+    """Return the time of the last commit that is still to be had: in the old volume's WAL, else in the archive."""
+    for name in sorted(tail.segments, reverse=True):
+        argv = ["sh", "-c", 'pg_waldump --rmgr=Transaction "$1" 2>/dev/null; exit 0', "sh", f"{DATA_DIR}/pg_wal/{name}"]
+        moment = parse_last_commit(backrest.look_into(volume, argv).stdout)
+        if moment is not None:
+            return moment
+    for name in sorted(segments, reverse=True)[:_LOOK_BACK]:
+        moment = parse_last_commit(backrest.run_once(["sh", "-c", _LIST_COMMITS, "sh", name]).stdout)
+        if moment is not None:
+            return moment
+    return None
+
+
+def refuse_after_last_commit(moment: float | None, wanted: float, backup: Backup) -> None:
+    """Refuse a wanted time that lies after the last commit: replay would never reach it, and the server would die."""
+    latest = backup.stop if moment is None else moment
+    if wanted > latest:
+        raise WhatsAgentError(
+            f"{pgbackrest.iso(wanted)} lies after the last commit that can be had; "
+            f"valid are {pgbackrest.iso(backup.stop)} to {pgbackrest.iso(latest)}, or no time at all for everything",
+            earliest=pgbackrest.iso(backup.stop),
+            latest=pgbackrest.iso(latest),
+        )
+
+
+# Going back behind a restore -----------------------------------------------------------------------------------------
+
+
+def history_dir(place: DatabasePlace) -> Path:
+    """Return where the records of finished restores lie."""
+    return place.state_dir / "restores"
+
+
+def find_restore(place: DatabasePlace, wanted: str) -> dict[str, Any]:
+    """Return the record of a finished restore, by its id, its run, or `last`."""
+    folder = history_dir(place)
+    records = [read_json(path) for path in sorted(folder.glob("*.json"))] if folder.is_dir() else []
+    found = [r for r in records if isinstance(r, dict) and (wanted == "last" or wanted in (r.get("id"), r.get("run")))]
+    if not found:
+        known = ", ".join(str(r["run"] or r["id"]) for r in records[-5:] if isinstance(r, dict)) or "none"
+        raise WhatsAgentError(f"there is no finished restore {wanted} to go back behind; the last ones: {known}")
+    return found[-1]
+
+
+def plan_undo(
+    backrest: Backrest,
+    env_volume: str,
+    record: dict[str, Any],
+    *,
+    reserve: int = RESERVE_BYTES,
+    clock: Clock = SYSTEM_CLOCK,
+) -> RestorePlan:
+    """Plan to go back to the volume that a restore replaced: a copy of it, on a timeline of its own."""
+    if record["new_volume"] != env_volume:
+        raise WhatsAgentError(
+            f"the restore {record['id']} made {record['new_volume']}, and {env_volume} is in use: "
+            "only the latest restore can be undone"
+        )
+    source = backrest.docker.volume(record["old_volume"])
+    if source is None:
+        raise WhatsAgentError(f"the volume {record['old_volume']} of before the restore is gone: nothing to go back to")
+    if not (Path(source.mountpoint) / "global" / "pg_control").is_file():
+        raise WhatsAgentError(f"the volume {record['old_volume']} of before the restore holds no database that starts")
+    size = sum(path.lstat().st_size for path in Path(source.mountpoint).rglob("*") if path.is_file())
+    repository = backrest.info()
+    if repository.problem:
+        raise WhatsAgentError(repository.problem, status=repository.status)
+    needed = int(size * GROWTH) + reserve
+    begun = datetime.fromisoformat(str(record["begun_at"]).replace("Z", "+00:00")).timestamp()
+    return RestorePlan(
+        backup=f"volume {source.name}",
+        proven=False,
+        backup_age=clock.wall() - begun,
+        size=size,
+        needed=needed,
+        free=require_space(backrest, needed),
+        newest_wal=repository.wal_max,
+        holes=(),
+        old_volume=env_volume,
+        old_readable=True,
+        tail_segments=0,
+        off_host=repository.off_host,
+        message_log=backrest.docker.volume(MESSAGE_LOG_VOLUME) is not None,
+        source_volume=source.name,
     )
 
 

@@ -14,13 +14,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ansible.module_utils.whats_agent import env_file, postgres_restore
+from ansible.module_utils.whats_agent import env_file
 from ansible.module_utils.whats_agent.errors import WhatsAgentError
 from ansible.module_utils.whats_agent.files import read_json, write_json
 from ansible.module_utils.whats_agent.lock import Idle
 from ansible.module_utils.whats_agent.postgres_host import DatabasePlace
 from ansible.module_utils.whats_agent.postgres_plan import RestorePlan
 from ansible.module_utils.whats_agent.postgres_restore import STEPS, Options, Restore
+from ansible.module_utils.whats_agent.postgres_restore_steps import RestoreSteps
 from ansible.module_utils.whats_agent.postgres_standby import UnsoundBackupError
 
 PLAN = RestorePlan(
@@ -262,5 +263,5 @@ def test_another_wanted_time_begins_anew(place: DatabasePlace) -> None:
 
 
 def test_the_steps_and_their_methods_are_the_same_list() -> None:
-    methods = {name.removeprefix("_step_") for name in vars(postgres_restore.Restore) if name.startswith("_step_")}
+    methods = {name.removeprefix("_step_") for name in vars(RestoreSteps) if name.startswith("_step_")}
     assert methods == set(ACTING)

@@ -1,0 +1,275 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What each step of a restore does. `postgres_restore` decides which come next and keeps the state.
+
+A step may have been cut short at any point, so each begins by looking at what is there.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import env_file, pgbackrest, postgres_integrity, postgres_wal
+from .clock import SYSTEM_CLOCK, Clock
+from .errors import WhatsAgentError
+from .postgres_backrest import RESTORE_LABEL, Backrest
+from .postgres_host import DATA_DIR, GID, UID, VOLUME_LABEL, VOLUME_ROLE, DatabasePlace, connect, one_shot_options
+from .postgres_standby import UnsoundBackupError, follow_replay, wait_open
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .journal import Progress
+    from .lock import Heart, Idle
+
+SWITCH_DEADLINE_S = 20.0
+CLONE_TIMEOUT_S = 6 * 3600.0
+# Those that write to the database. The app keeps taking webhooks: it needs nothing but its disk.
+WRITERS = ("worker",)
+SOURCE_DIR = "/source"
+# A clone of a volume that another one has replaced: it must replay its own WAL only and then take the next free timeline,
+# since two volumes on one timeline would overwrite each other in the archive.
+CLONE_SETTINGS = """
+restore_command = 'pgbackrest --stanza=main archive-get %f "%p"'
+recovery_target_timeline = 'current'
+"""
+
+
+class RestoreSteps:
+    """The steps, over one restore's state."""
+
+    def __init__(
+        self,
+        place: DatabasePlace,
+        backrest: Backrest,
+        *,
+        heart: Heart | Idle,
+        progress: Callable[[str], Progress],
+        backup_after: bool = True,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        """`progress(step)` gives a reporter for a step. `backup_after` takes the new backup within the restore."""
+        self.place = place
+        self.backrest = backrest
+        self.docker = backrest.docker
+        self.compose = backrest.compose
+        self.heart = heart
+        self.progress = progress
+        self.backup_after = backup_after
+        self.clock = clock
+        self.state: dict[str, Any] = {}
+
+    def _save(self, **changes: Any) -> None:
+        raise NotImplementedError
+
+    # Stopping --------------------------------------------------------------------------------------------------------
+
+    def _step_fenced(self) -> dict[str, Any]:
+        """Stop the server; one that still answers is asked first to hand over its WAL."""
+        import psycopg
+
+        container = self.docker.container(self.place.project, self.place.service)
+        handed = False
+        if container is not None and container.running:
+            try:
+                with connect(self.place, "postgres", statement_timeout_s=SWITCH_DEADLINE_S) as admin:
+                    if not admin.execute("select pg_is_in_recovery()").fetchone()[0]:
+                        # A commit of now: a wanted time before it can be reached, whatever else was written since.
+                        admin.execute("select pg_current_xact_id()")
+                        admin.execute("select pg_switch_wal()")
+                        handed = True
+            except psycopg.Error:
+                handed = False  # too damaged to ask: its WAL is read from the volume
+        self._save(was_alive=handed or self.state.get("was_alive", False))
+        self._stop_database()
+        return {"asked_for_its_wal": handed}
+
+    def _stop_database(self) -> None:
+        container = self.docker.container(self.place.project, self.place.service)
+        if container is None:
+            return
+        if container.status == "paused":
+            self.docker.client.api.unpause(container.id)
+        if container.status not in ("exited", "created", "dead"):
+            self.compose.stop(self.place.service)
+        state = self.docker.container(self.place.project, self.place.service)
+        if state is not None and state.status in ("running", "restarting", "paused"):
+            raise WhatsAgentError(f"the postgres container cannot be stopped (it is {state.status})")
+
+    # Restoring -------------------------------------------------------------------------------------------------------
+
+    def _step_restored(self) -> dict[str, Any]:
+        """Fill the new volume: from the chosen backup, or from the volume to go back to."""
+        name = self.state["new_volume"]
+        there = self.docker.volume(name) is not None
+        if there and self.state.get("source_volume"):
+            self.docker.remove_volume(name)  # half a copy; nothing was ever started on it
+            there = False
+        if not there:
+            self.docker.create_volume(name, {VOLUME_LABEL: VOLUME_ROLE, RESTORE_LABEL: self.state["id"]})
+        if self.state.get("source_volume"):
+            return self._clone(self.state["source_volume"], name)
+        progress = self.progress("restore")
+        size = self.state["size"]
+        try:
+            self.backrest.restore(
+                self.state["backup"],
+                name,
+                delta=there,
+                restore_id=self.state["id"],
+                target_time=self.state["target_time"],
+                on_percent=lambda percent: progress.update(int(size * percent / 100), size),
+                check=self.heart.check,
+            )
+        except WhatsAgentError as error:
+            if error.details.get("rc") in (pgbackrest.EXIT_CHECKSUM, *pgbackrest.EXITS_MISSING_FILE):
+                raise UnsoundBackupError(error.message, **error.details) from error
+            raise
+        return {"backup": self.state["backup"], "bytes": size}
+
+    def _clone(self, source: str, target: str) -> dict[str, Any]:
+        """Copy a volume, which is only read, and make a standby of the copy."""
+        result = self.docker.run_once(
+            self.backrest.service.image,
+            ["cp", "--archive", f"{SOURCE_DIR}/.", f"{DATA_DIR}/"],
+            volumes={source: {"bind": SOURCE_DIR, "mode": "ro"}, target: {"bind": DATA_DIR, "mode": "rw"}},
+            labels={RESTORE_LABEL: self.state["id"]},
+            timeout=CLONE_TIMEOUT_S,
+            on_tick=lambda _container: self.heart.check(),
+            options=one_shot_options(),
+        )
+        if result.exit_code != 0:
+            lines = result.stderr.strip().splitlines() or ["no message"]
+            raise WhatsAgentError(f"the volume {source} cannot be copied: {lines[-1]}", rc=result.exit_code)
+        data = self._volume_dir()
+        for name in ("postmaster.pid", "recovery.signal"):
+            (data / name).unlink(missing_ok=True)
+        (data / "standby.signal").touch(mode=0o600)
+        with (data / "postgresql.auto.conf").open("a", encoding="utf-8") as stream:
+            stream.write(CLONE_SETTINGS)
+        return {"copied": source}
+
+    def _step_carried(self) -> dict[str, Any]:
+        """Carry unarchived WAL over from the old volume, and learn where that WAL ends."""
+        source = self.state.get("source_volume")
+        old = self.docker.volume(source or self.state["old_volume"])
+        if old is None or not (Path(old.mountpoint) / "pg_wal").is_dir():
+            return {"old_volume": "not readable"}
+        tail = postgres_wal.unarchived(Path(old.mountpoint))
+        copied = 0 if source else postgres_wal.copy_tail(tail, Path(old.mountpoint), self._volume_dir(), (UID, GID))
+        expected = None if self.state["target_time"] else self._old_end(old.name, tail)
+        self._save(expected_end=expected)
+        return {"segments": len(tail.segments), "copied": copied, "expected_end": expected}
+
+    def _volume_dir(self) -> Path:
+        volume = self.docker.volume(self.state["new_volume"])
+        if volume is None:
+            raise WhatsAgentError(f"the new volume {self.state['new_volume']} is gone; run this again")
+        return Path(volume.mountpoint)
+
+    def _old_end(self, volume: str, tail: postgres_wal.Tail) -> str | None:
+        """Return the LSN at which the old volume's WAL ends, or None where there is none to walk through."""
+        control = self.backrest.look_into(
+            volume, ["pg_controldata", f"--pgdata={DATA_DIR}"], restore_id=self.state["id"]
+        )
+        start = postgres_wal.walk_from(control.exit_code, control.stdout, control.stderr, tail)
+        if start is None:
+            return None
+        walked = self.backrest.look_into(
+            volume, postgres_wal.waldump_argv(f"{DATA_DIR}/pg_wal", *start), restore_id=self.state["id"]
+        )
+        return postgres_wal.parse_wal_end(walked.stderr + walked.stdout)
+
+    # Verifying -------------------------------------------------------------------------------------------------------
+
+    def _step_started(self) -> dict[str, Any]:
+        """Start the service's own container on the new volume: a standby, which takes no writes, archives nothing."""
+        self.compose.start(self.place.service, environment={"DB_VOLUME": self.state["new_volume"]})
+        wait_open(self.place, self.docker, self.heart, self.clock)
+        return {}
+
+    def _step_replayed(self) -> dict[str, Any]:
+        """Wait until replay has come to the end of what there is, and see that this is the end it must reach."""
+        expected = self.state["expected_end"]
+        wanted = pgbackrest.lsn_value(expected) if expected else None
+        # A point in time, a known hole and another timeline end before the newest archived segment.
+        short = self.state["target_time"] is not None or bool(self.state["holes"])
+        other = short or bool(self.state.get("source_volume"))
+        newest = None if other else max(self.backrest.archived(), default=None)
+        with connect(self.place, "postgres") as admin:
+            position = follow_replay(
+                admin, wanted, newest, progress=self.progress("replay"), heart=self.heart, clock=self.clock
+            )
+        if not self.state["holes"] and not postgres_wal.reached(position, wanted, newest):
+            raise UnsoundBackupError(
+                f"replay ended at {pgbackrest.lsn_text(position)}, before {expected or newest}: WAL is missing"
+            )
+        return {"position": pgbackrest.lsn_text(position), "expected": expected}
+
+    def _step_verified(self) -> dict[str, Any]:
+        """Check what was restored while nobody can write to it."""
+        checks = postgres_integrity.quick_checks(lambda name: connect(self.place, name), self.state["database"])
+        bad = postgres_integrity.failures(checks)
+        self._save(checks=[check.as_dict() for check in checks])
+        if bad:
+            raise UnsoundBackupError(f"what was restored from {self.state['backup']} is not sound: {bad}")
+        return {"checks": [check.as_dict() for check in checks]}
+
+    # Serving ---------------------------------------------------------------------------------------------------------
+
+    def _step_switched(self) -> dict[str, Any]:
+        """Point `.env` at the new volume, by one rename."""
+        env_file.set_env(self.place.env_path, {"DB_VOLUME": self.state["new_volume"]})
+        self.backrest.forget_service()
+        return {"old_volume": self.state["old_volume"], "new_volume": self.state["new_volume"]}
+
+    def _step_promoted(self) -> dict[str, Any]:
+        """End recovery: from here on the new volume takes writes."""
+        self._ensure_running()
+        with connect(self.place, "postgres") as admin:
+            standby = admin.execute("select pg_is_in_recovery()").fetchone()[0]
+            if standby and not admin.execute("select pg_promote(true, 60)").fetchone()[0]:
+                raise WhatsAgentError("PostgreSQL did not end recovery within 60 s of being promoted; run this again")
+            for setting in ("recovery_target_time", "recovery_target_action", "recovery_target_timeline"):
+                admin.execute(f"alter system reset {setting}")
+            (segment,) = admin.execute("select pg_walfile_name(pg_current_wal_lsn())").fetchone()
+        return {"timeline": int(segment[:8], 16)}
+
+    def _ensure_running(self) -> None:
+        container = self.docker.container(self.place.project, self.place.service)
+        if container is None or not container.running or container.mounts.get(DATA_DIR) != self.state["new_volume"]:
+            self.compose.start(self.place.service)
+            wait_open(self.place, self.docker, self.heart, self.clock)
+
+    def _step_archiving(self) -> dict[str, Any]:
+        """Prove that WAL of the new timeline reaches the repository."""
+        self._ensure_running()
+        self.backrest.check()
+        return {}
+
+    def _step_served(self) -> dict[str, Any]:
+        """Let the writers in again: the worker replays the message log from the restored position."""
+        self.compose.start(*WRITERS)
+        return {}
+
+    def _step_checked(self) -> dict[str, Any]:
+        """Check heaps against indexes, all of them, now that the service is back."""
+        self._ensure_running()
+        container = self.docker.require_running(self.place.project, self.place.service)
+        check = postgres_integrity.check_structure(self.docker, container.id)
+        if not check.ok:
+            raise WhatsAgentError(f"the restored database serves, yet pg_amcheck finds: {check.detail}")
+        return {"structure": check.detail}
+
+    def _step_backed_up(self) -> dict[str, Any]:
+        """Take a full backup: the timeline is new, and the next restore should not have to go through this one."""
+        if not self.backup_after:
+            return {"skipped": True}
+        self._ensure_running()
+        # Until the first checkpoint on the new timeline, pg_control names the old one, and pgBackRest refuses.
+        with connect(self.place, "postgres") as admin:
+            admin.execute("checkpoint")
+        progress = self.progress("backup")
+        backup = self.backrest.backup("full", lambda percent: progress.update(int(percent * 10), 1000))
+        self._save(new_backup=backup.label)
+        return {"backup": backup.label}
