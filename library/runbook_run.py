@@ -91,9 +91,14 @@ options:
     type: str
     default: ""
   stable_seconds:
-    description: How long to let the stack settle after a step that ended well, before it is verified.
+    description: How long the stack must stand after a step that ended well, before it is verified.
     type: float
     default: 0
+  project:
+    description:
+      - The compose project whose containers must neither restart nor stop nor turn unhealthy during O(stable_seconds); a step
+        after which they do has failed. Without it the time only passes.
+    type: str
   verification:
     description: The component's verification, for O(state=close) and for the beginning of the step after a failed one.
     type: dict
@@ -169,7 +174,7 @@ seconds:
   returned: when O(state=step) and O(phase=end)
   type: float
 error:
-  description: Why the ended step failed; empty when it did not.
+  description: Why the ended step failed, or what did not stand in the stable window; empty when neither is so.
   returned: when O(state=step) and O(phase=end)
   type: str
 proceed:
@@ -215,6 +220,7 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "ok": {"type": "bool", "default": True},
     "error": {"type": "str", "default": ""},
     "stable_seconds": {"type": "float", "default": 0},
+    "project": {"type": "str"},
     "verification": {"type": "dict"},
     "time_to_live": {"type": "float", "default": 30},
     "breaker_threshold": {"type": "int", "default": 3},
@@ -251,7 +257,11 @@ def perform(run: Run, params: dict[str, Any]) -> dict[str, Any]:
     if params["phase"] == "begin":
         return run.begin_step(params["step"], params["diagnosis"], params["confirm"], params["verification"])
     ended = run.end_step(
-        params["step"], ok=params["ok"], error=params["error"], stable_seconds=params["stable_seconds"]
+        params["step"],
+        ok=params["ok"],
+        error=params["error"],
+        stable_seconds=params["stable_seconds"],
+        project=params["project"] or "",
     )
     return {**ended, "result": None}
 

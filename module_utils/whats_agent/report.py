@@ -35,8 +35,9 @@ def timings(events: Sequence[Mapping[str, Any]], now: float) -> dict[str, float]
                 verify += event["boot"] - ended
             ended = None
         elif event["event"] == "step" and event.get("phase") == "end" and begun is not None:
-            act += event["boot"] - begun
-            begun, ended = None, event["boot"]
+            # The step's own seconds: its line is written after the stable window, which belongs to verifying.
+            act += event["seconds"]
+            begun, ended = None, begun + event["seconds"]
     if begun is not None:
         act += now - begun
     if ended is not None:

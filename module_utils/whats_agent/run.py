@@ -15,6 +15,7 @@ from typing import Any
 from .breaker import THRESHOLD, Breaker
 from .clock import SYSTEM_CLOCK, Clock
 from .consent import Subject, consent_hash, refuse_consent, state_digest
+from .docker_host import DockerHost
 from .env_file import parse_env
 from .errors import Text, WhatsAgentError
 from .journal import STATE_DIR, Journal, last_durations, new_run_id, read_events, run_ids, run_path
@@ -22,6 +23,7 @@ from .lock import TIME_TO_LIVE, HostLock, LockHeldError
 from .plan import FAILURES, Diagnosis, Plan, Situation, check_diagnosis, decide, subject_of
 from .redact import redact, secrets_of
 from .report import message, recommend, timings
+from .stable import watch
 
 _SEARCHED_PLANS = 50  # journals looked through for the plan that issued a consent
 
@@ -294,12 +296,14 @@ class Run:
         # How long the run itself took must not make a consent given in time expire under way.
         return refuse_consent(confirm, present, now=int(confirm.partition("-")[0], 36), issued=subject)
 
-    def end_step(self, step: str, *, ok: bool, error: str = "", stable_seconds: float = 0) -> dict[str, Any]:
+    def end_step(
+        self, step: str, *, ok: bool, error: str = "", stable_seconds: float = 0, project: str = ""
+    ) -> dict[str, Any]:
         """Record how a rung ended: `ok` when its tasks ran through. The lease goes back to its usual time to live.
 
-        Returns `{step, seconds, error, next}`: `next` is the rung to take when this one is not verified; none after a
-        rung that failed while destroying, since no guess may follow that.
-        After a rung that ended well, let `stable_seconds` pass, so that what is verified is what stays.
+        After a rung that ended well, let `stable_seconds` pass, in which the containers of `project` must stand: what is
+        verified then is what stays. Returns `{step, ok, seconds, error, next}`: `next` is the rung to take when this one
+        does not help; none after a rung that failed while destroying, since no guess may follow that.
         """
         if self._holds_lease:
             self._lock.renew(self.run_id, time_to_live=self.settings.time_to_live)
@@ -309,17 +313,29 @@ class Run:
         if not begun:
             raise WhatsAgentError(f"the step {step} ends without having begun", step=step)
         seconds = round(self._clock.boottime() - begun[-1]["boot"], 1)
+        tasks_ran = ok
+        if ok and stable_seconds and not self.about.dry_run:
+            fallen = self._stand(stable_seconds, project)
+            ok, error = not fallen, "; ".join(fallen)
         fields: dict[str, Any] = {"phase": "end", "step": step, "ok": ok, "seconds": seconds}
         if error:
             fields["error"] = error
         self._journal.write("step", **fields)
-        if ok and not self.about.dry_run:
-            self._clock.sleep(stable_seconds)
         names = [str(remedy["name"]) for remedy in self._planned()["remedies"]]
         following: str | None = names[names.index(step) + 1] if step != names[-1] else None
-        if not ok and begun[-1]["destructive"]:
+        if not tasks_ran and begun[-1]["destructive"]:
             following = None
-        return {"step": step, "seconds": seconds, "error": error, "next": following}
+        return {"step": step, "ok": ok, "seconds": seconds, "error": error, "next": following}
+
+    def _stand(self, seconds: float, project: str) -> list[str]:
+        """Let the stable window pass; return what did not stand in it. An engine that cannot be asked is verification's."""
+        if project:
+            try:
+                return watch(DockerHost(), project, seconds, self._clock)
+            except WhatsAgentError as error:
+                self._journal.write("window", unseen=error.message)
+        self._clock.sleep(seconds)
+        return []
 
     def _planned(self) -> dict[str, Any]:
         planned = [event for event in self._events() if event["event"] == "plan"]
@@ -345,7 +361,15 @@ class Run:
         if verification is not None:
             self._journal.write("verify", step=last, **dict(verification))
         if self.about.dry_run and planned is not None and not error:
-            return self._finish("predicted", cause=planned["cause"], remedy=last, confirm=planned.get("confirm"))
+            unpredictable = _unpredictable(ends)
+            needed = planned["remedies"][0]["destructive"]  # a milder first rung needs no consent to be tried
+            return self._finish(
+                "predicted",
+                cause=planned["cause"],
+                remedy=last,
+                reason=unpredictable,
+                confirm=planned.get("confirm") if needed else None,
+            )
         cause = planned["cause"] if planned else None
         checks = list((verification or {}).get("checks") or [])
         if verification is not None and verification.get("ok") is True and not error:
@@ -430,6 +454,18 @@ def _known_secrets(env_file: Path | None) -> tuple[str, ...]:
         return tuple(secrets_of(parse_env(env_file.read_text(encoding="utf-8"), str(env_file))))
     except (OSError, UnicodeDecodeError, WhatsAgentError):
         return ()
+
+
+def _unpredictable(ends: Sequence[Mapping[str, Any]]) -> Text | None:
+    """Say of a dry run that its step could not be played through, and so is not predictable from there on."""
+    failed = next((event for event in ends if not event.get("ok")), None)
+    if failed is None:
+        return None
+    step, why = failed["step"], failed.get("error", "")
+    return {
+        "en": f"the step {step} is not predictable beyond this point: {why}",
+        "pt": f"o passo {step} não é previsível além deste ponto: {why}",
+    }
 
 
 def _why_not(error: str, ends: Sequence[Mapping[str, Any]], verification: Mapping[str, Any] | None) -> Text:

@@ -60,6 +60,7 @@ WORDS = {
         "unreachable": "unreachable",
         "nohosts": "no host matched",
         "ignored": "ignored",
+        "unpredictable": "not predictable",
     },
     "pt": {
         "dry": "SIMULAÇÃO: nada é alterado",
@@ -85,6 +86,7 @@ WORDS = {
         "unreachable": "inalcançável",
         "nohosts": "nenhum servidor correspondeu",
         "ignored": "ignorado",
+        "unpredictable": "não previsível",
     },
 }
 
@@ -262,9 +264,12 @@ class CallbackModule(Default):  # type: ignore[misc]  # ansible-core ships no ty
         )
 
     def v2_runner_on_skipped(self, result: CallbackTaskResult) -> None:
-        """Say nothing about what was not needed."""
+        """Say nothing about what was not needed; in a dry run, name what it cannot foretell."""
         if not self._own:
             super().v2_runner_on_skipped(result)
+        elif result.task.check_mode and "check mode" in str(result.result.get("msg", "")):
+            text = f"  {self._where(result.host.get_name())}? {self._name(result.task)}: {self._words['unpredictable']}"
+            self._say(text, C.COLOR_SKIP)
 
     def v2_runner_item_on_ok(self, result: CallbackTaskResult) -> None:
         """Items are told with their task."""

@@ -334,3 +334,26 @@ def test_a_quiet_rung_lengthens_the_lease_and_its_end_shortens_it(target: Target
     lease = json.loads((target.state_dir / "lock.json").read_text())
     assert lease["time_to_live"] == 30
     target.close(run_id, verification=GOOD)
+
+
+def test_a_step_after_which_a_container_restarts_has_failed(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "ansible.module_utils.whats_agent.run.watch", lambda *_arguments: ["app restarted (exit code 1)"]
+    )
+    run_id = target.open()["run_id"]
+    target.plan(run_id, "stopped")
+    target.begin(run_id, "start", "stopped")
+    ended = target.end(run_id, "start", stable_seconds=1, project="whats_agent")
+    assert (ended["ok"], ended["error"], ended["next"]) == (False, "app restarted (exit code 1)", "rebuild")
+    assert "app restarted" in target.close(run_id)["message"]["en"]
+
+
+def test_a_dry_run_whose_step_breaks_says_that_it_is_not_predictable(target: Target) -> None:
+    target.check = True
+    run_id = target.open()["run_id"]
+    target.plan(run_id, "stopped")
+    target.begin(run_id, "start", "stopped")
+    target.end(run_id, "start", ok=False, error="needs what the task before would have made")
+    result = target.close(run_id)
+    assert result["outcome"] == "predicted"
+    assert "not predictable beyond this point: needs what" in result["message"]["en"]
