@@ -3,14 +3,15 @@
 
 from __future__ import annotations
 
-import functools
-import operator
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from ansible.module_utils.whats_agent.plan import remedies_for
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar
 
 from oncall.project import HEADER_FIELDS, PLAYBOOKS, ROOT, Runbook, playbooks
 
@@ -72,26 +73,25 @@ def test_the_component_is_complete(runbook: Runbook) -> None:
     role = ROOT / "roles" / name
     for needed in ("tasks/diagnose.yml", "tasks/verify.yml", "vars/main.yml", "meta/argument_specs.yml"):
         assert (role / needed).is_file(), f"roles/{name} lacks {needed}"
-    variables = yaml.safe_load((role / "vars" / "main.yml").read_text(encoding="utf-8"))
-    ladder = variables[f"{name}_ladder"]
+    ladder = _ladder(role)
     causes = [entry["cause"] for entry in ladder]
     assert len(causes) == len(set(causes)), "a cause stands twice in the ladder"
     assert "healthy" not in causes
-    for remedy in _remedies(role, variables, ladder):
-        assert (role / "tasks" / f"remedy_{remedy}.yml").is_file(), f"roles/{name} lacks tasks/remedy_{remedy}.yml"
+    for cause in causes:
+        rungs = remedies_for(ladder, cause, {})
+        assert rungs, f"roles/{name} has no remedy for {cause}"
+        for rung in rungs:
+            assert (role / "tasks" / f"remedy_{rung.name}.yml").is_file(), f"roles/{name} lacks remedy_{rung.name}.yml"
 
 
-def _remedies(role: Path, variables: Any, ladder: list[dict[str, Any]]) -> set[str]:
-    """Return the rungs' names; a rung may be written once, in a variable of its own, and named in the ladder."""
-    names: set[str] = set()
-    for entry in ladder:
-        rungs = entry["remedies"]
-        if isinstance(rungs, str):
-            written = re.findall(rf"__{role.name}_\w+(?:\.\w+)*", rungs)
-            rungs = [functools.reduce(operator.getitem, path.split("."), variables) for path in written]
-        names |= {rung["name"] for rung in rungs}
-    assert names, f"roles/{role.name} has no remedy"
-    return names
+def _ladder(role: Path) -> list[dict[str, Any]]:
+    """Return the ladder as Ansible would give it to the module, its rungs' variables resolved."""
+    loader = DataLoader()
+    variables: dict[str, Any] = {}
+    for folder in ("defaults", "vars"):
+        variables |= loader.load_from_file(str(role / folder / "main.yml"), trusted_as_template=True) or {}
+    ladder: list[dict[str, Any]] = Templar(loader, variables=variables).template(variables[f"{role.name}_ladder"])
+    return ladder
 
 
 @pytest.mark.parametrize("runbook", RUNBOOKS, ids=_ids)
