@@ -61,7 +61,8 @@ from ansible.module_utils.basic import AnsibleModule  # noqa: E402
 PAGE_BYTES = 8192
 LABEL = "label=com.docker.compose.service=postgres"
 DATA = "/var/lib/postgresql/data"
-TOO_LITTLE_MEMORY = "8m"
+# Enough for the container itself to be made (about 11 MB), not for PostgreSQL.
+TOO_LITTLE_MEMORY = "14m"
 
 
 class FaultError(Exception):
