@@ -333,7 +333,7 @@ class CallbackModule(Default):  # type: ignore[misc]  # ansible-core ships no ty
         self._say(f"{where}{words['diagnosis']}: {plan['cause']}: {(plan.get('summary') or {}).get(lang, '')}")
         if plan["cause"] != "healthy":
             for item in plan.get("evidence") or []:
-                self._say(f"    {item.get('what')}: {one_line(item.get('value', ''))}", C.COLOR_VERBOSE)
+                self._say(f"    {where}{item.get('what')}: {one_line(item.get('value', ''))}", C.COLOR_VERBOSE)
         for number, remedy in enumerate(plan["remedies"], start=1):
             if number == 1:
                 self._say(f"{where}{words['plan']}")
