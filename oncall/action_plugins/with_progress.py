@@ -91,9 +91,10 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
 
     @staticmethod
     def _parse(line: str) -> dict[str, Any] | None:
-        """Return the progress event of a line; the line may be cut, since the module is writing."""
+        """Return the progress event of a line that measures something; the line may be cut, since the module is writing."""
         try:
             event = json.loads(line)
         except ValueError:
             return None
-        return event if isinstance(event, dict) and event.get("event") == "progress" else None
+        measures = isinstance(event, dict) and event.get("event") == "progress" and "percent" in event
+        return event if measures else None
