@@ -211,11 +211,15 @@ def written_volumes(containers: list[dict[str, Any]]) -> set[str]:
 
 
 def database_rows(containers: list[dict[str, Any]], database: str) -> dict[str, Any]:
-    """Digest of each table's rows over a plain psql; empty while PostgreSQL does not run."""
+    """Digest of each table's rows over a plain psql; empty while PostgreSQL does not run, or only now and then.
+
+    Whatever is not read here is held byte by byte as a volume (see written_volumes).
+    """
     running = [
         raw["Id"]
         for raw in containers
         if raw["State"]["Status"] == "running"
+        and not raw["RestartCount"]
         and (raw["Config"]["Labels"] or {}).get("com.docker.compose.service") == "postgres"
     ]
     if not running:
