@@ -258,16 +258,18 @@ def annotate_argv(label: str, key: str, value: str) -> list[str]:
 def restore_argv(label: str, *, delta: bool, target_time: str | None = None) -> list[str]:
     """Return the command that restores a named backup into the data directory.
 
-    Without `target_time` it restores as a standby: it replays all there is and then waits, where `default` would
-    promote at a hole in the WAL without a word. With it, replay pauses at that time (offset required).
+    It restores as a standby: that replays all there is and then waits, where `default` would promote at a hole in the WAL
+    without a word. With `target_time` (offset required) replay pauses there; where the WAL ends before it, the standby
+    waits, where `--type=time` would have the server die.
     """
-    options = [f"--set={label}", "--log-level-console=detail"]
+    options = [f"--set={label}", "--log-level-console=detail", "--type=standby"]
     if delta:
         options.append("--delta")
-    if target_time is None:
-        options.append("--type=standby")
-    else:
-        options += ["--type=time", f"--target={target_time}", "--target-action=pause"]
+    if target_time is not None:
+        options += [
+            f"--recovery-option=recovery_target_time={target_time}",
+            "--recovery-option=recovery_target_action=pause",
+        ]
     return _argv("restore", *options)
 
 
@@ -316,6 +318,12 @@ def archived_segments(listing: str) -> list[str]:
     """Return the segments of a `repo-ls archive/main --recurse --output=json`, sorted."""
     names = {match["name"] for path in json.loads(listing) if (match := _SEGMENT.search(path))}
     return sorted(names)
+
+
+def archived_at(listing: str) -> float | None:
+    """Return when the newest segment of such a listing was archived, in seconds since the epoch."""
+    times = [entry["time"] for path, entry in json.loads(listing).items() if _SEGMENT.search(path) and "time" in entry]
+    return float(max(times)) if times else None
 
 
 def missing_segments(segments: Sequence[str], first: str, timelines: Sequence[int] | None = None) -> list[str]:

@@ -118,11 +118,18 @@ class Backrest:
 
     def archived(self) -> list[str]:
         """Return the WAL segments of repository 1, sorted."""
+        return pgbackrest.archived_segments(self._archive())
+
+    def archived_at(self) -> float | None:
+        """Return when the newest segment was archived, in seconds since the epoch."""
+        return pgbackrest.archived_at(self._archive())
+
+    def _archive(self) -> str:
         argv = pgbackrest.repo_ls_argv(f"archive/{pgbackrest.STANZA}")
         result = self.run(argv, timeout_s=120)
         if result.exit_code != 0:
             raise failed("cannot list the archived WAL", argv, result)
-        return pgbackrest.archived_segments(result.stdout)
+        return result.stdout
 
     # Acting ----------------------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from .clock import SYSTEM_CLOCK, Clock
 from .errors import WhatsAgentError
 from .files import read_json
 from .postgres_host import DATA_DIR, DatabasePlace, free_bytes
-from .postgres_wal import Tail, unarchived
+from .postgres_wal import Tail, segments_in, unarchived
 
 if TYPE_CHECKING:
     from .pgbackrest import Backup, Repository
@@ -189,7 +189,7 @@ def plan_restore(
     readable = old_dir is not None and (old_dir / "pg_wal").is_dir()
     tail = unarchived(old_dir) if old_dir is not None and readable else Tail((), ())
     if before is not None and not alive:
-        refuse_after_last_commit(last_commit(backrest, segments, env_volume, tail), before, backup)
+        refuse_after_last_commit(last_commit(backrest, env_volume, old_dir), before, backup)
     needed = max(0, needed_bytes(backup, tail, reserve) - already_there)
     free = require_space(backrest, needed)
     return RestorePlan(
@@ -225,12 +225,12 @@ def require_space(backrest: Backrest, needed: int) -> int:
     return free
 
 
-_COMMIT = re.compile(r"desc: COMMIT (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?) UTC")
-_LOOK_BACK = 16  # segments; with archive_timeout at 60 s an idle quarter of an hour
-# Fetches a segment and lists its commits. pg_waldump ends with an error at the end of a segment's records.
-_LIST_COMMITS = (
-    'pgbackrest --stanza=main --no-archive-async archive-get "$1" "/tmp/$1" || exit 3; '
-    'pg_waldump --rmgr=Transaction "/tmp/$1" 2>/dev/null; exit 0'
+_COMMIT = re.compile(r"COMMIT (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?) UTC")
+# Prints the last commit of the first of the named segments that has one. pg_waldump ends with an error where the records end.
+_LAST_COMMIT = (
+    'for name in "$@"; do '
+    f'found=$(pg_waldump --rmgr=Transaction "{DATA_DIR}/pg_wal/$name" 2>/dev/null | grep -o "COMMIT .* UTC" | tail -n 1); '
+    'if [ -n "$found" ]; then echo "$found"; exit 0; fi; done; exit 0'
 )
 
 
@@ -240,18 +240,18 @@ def parse_last_commit(output: str) -> float | None:
     return datetime.fromisoformat(f"{found[-1]}+00:00").timestamp() if found else None
 
 
-def last_commit(backrest: Backrest, segments: list[str], volume: str, tail: Tail) -> float | None:
-    """Return the time of the last commit that is still to be had: in the old volume's WAL, else in the archive."""
-    for name in sorted(tail.segments, reverse=True):
-        argv = ["sh", "-c", 'pg_waldump --rmgr=Transaction "$1" 2>/dev/null; exit 0', "sh", f"{DATA_DIR}/pg_wal/{name}"]
-        moment = parse_last_commit(backrest.look_into(volume, argv).stdout)
-        if moment is not None:
-            return moment
-    for name in sorted(segments, reverse=True)[:_LOOK_BACK]:
-        moment = parse_last_commit(backrest.run_once(["sh", "-c", _LIST_COMMITS, "sh", name]).stdout)
-        if moment is not None:
-            return moment
-    return None
+def last_commit(backrest: Backrest, volume: str, data_dir: Path | None) -> float | None:
+    """Return the time of the last commit of a server that is gone, at most too late; None when nothing tells.
+
+    The old volume's WAL tells it exactly. Without it the archive does not (it opens only over a restored volume), but no
+    commit in it is younger than its newest file.
+    """
+    if data_dir is not None and (data_dir / "pg_wal").is_dir():
+        names = sorted(segments_in(data_dir), reverse=True)
+        found = parse_last_commit(backrest.look_into(volume, ["sh", "-c", _LAST_COMMIT, "sh", *names]).stdout)
+        if found is not None:
+            return found
+    return backrest.archived_at()
 
 
 def refuse_after_last_commit(moment: float | None, wanted: float, backup: Backup) -> None:

@@ -198,7 +198,13 @@ class RestoreSteps:
         newest = None if other else max(self.backrest.archived(), default=None)
         with connect(self.place, "postgres") as admin:
             position = follow_replay(
-                admin, wanted, newest, progress=self.progress("replay"), heart=self.heart, clock=self.clock
+                admin,
+                wanted,
+                newest,
+                target_time=self.state["target_time"],
+                progress=self.progress("replay"),
+                heart=self.heart,
+                clock=self.clock,
             )
         if not self.state["holes"] and not postgres_wal.reached(position, wanted, newest):
             raise UnsoundBackupError(

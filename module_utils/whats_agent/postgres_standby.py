@@ -72,6 +72,7 @@ def follow_replay(
     end: int | None,
     newest: str | None,
     *,
+    target_time: str | None = None,
     progress: Progress,
     heart: Heart | Idle,
     clock: Clock = SYSTEM_CLOCK,
@@ -80,7 +81,8 @@ def follow_replay(
 
     `end` is the LSN to reach, where it is known; `newest` the newest archived segment. That the server waits for WAL
     proves nothing by itself: it waits as well at a hole, and for a moment whenever fetching a segment fails. So short of
-    the goal only a long standstill ends the wait. At a wanted point in time the server pauses by itself.
+    the goal only a long standstill ends the wait. At `target_time` the server pauses by itself; one that never pauses has
+    no commit after that time, and that is an error which names the last one.
     """
     position, since, first = -1, clock.boottime(), 0
     while True:
@@ -98,8 +100,11 @@ def follow_replay(
             progress.update(max(0, min(position, goal) - first), max(1, goal - first))
         if paused or (end is not None and position >= end):
             return position
-        if waits == WAITING and end is None and reached(position, None, newest):
+        if target_time is None and waits == WAITING and end is None and reached(position, None, newest):
             return position
         if now - since > STALL_S:
+            if target_time is not None:
+                (last,) = admin.execute("select pg_last_xact_replay_timestamp()::text").fetchone()
+                raise WhatsAgentError(f"{target_time} lies after the last commit that can be had ({last})", latest=last)
             return position
         clock.sleep(POLL_S)

@@ -89,6 +89,12 @@ def holds_its_name(path: Path) -> bool:
     return fits and magic != 0 and 0 < timeline <= int(path.name[:8], 16)
 
 
+def segments_in(data_dir: Path) -> list[str]:
+    """Return the segments of a data directory whose content is what their names say, archived or not. Reads only."""
+    files = [entry for entry in (data_dir / "pg_wal").iterdir() if _SEGMENT_FILE.fullmatch(entry.name)]
+    return sorted(entry.name for entry in files if entry.is_file() and holds_its_name(entry))
+
+
 def unarchived(data_dir: Path) -> Tail:
     """Find what `archive_status` does not call done. Reads only."""
     wal = data_dir / "pg_wal"

@@ -106,13 +106,17 @@ def test_restore_is_always_of_a_named_backup_and_never_promotes_by_itself() -> N
         "--stanza=main",
         "--set=20260101-000000F",
         "--log-level-console=detail",
-        "--delta",
         "--type=standby",
+        "--delta",
         "restore",
     ]
     timed = pb.restore_argv("20260101-000000F", delta=False, target_time="2026-01-01 00:00:00+00:00")
-    assert timed[-4:] == ["--type=time", "--target=2026-01-01 00:00:00+00:00", "--target-action=pause", "restore"]
-    assert "--delta" not in timed
+    assert timed[4:] == [
+        "--type=standby",
+        "--recovery-option=recovery_target_time=2026-01-01 00:00:00+00:00",
+        "--recovery-option=recovery_target_action=pause",
+        "restore",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -120,3 +120,17 @@ def test_the_plan_says_what_would_be_lost(changes: dict[str, object], english: s
     said = described(**changes)
     assert english in said["en"]
     assert portuguese in said["pt"]
+
+
+def test_the_last_commit_is_read_from_what_waldump_lists() -> None:
+    listed = "COMMIT 2026-11-24 14:25:21.346028 UTC\n"
+    assert plan.parse_last_commit(listed) == datetime(2026, 11, 24, 14, 25, 21, 346028, tzinfo=UTC).timestamp()
+    assert plan.parse_last_commit("") is None
+
+
+def test_a_time_after_the_last_commit_is_refused_with_the_valid_range() -> None:
+    plan.refuse_after_last_commit(FULL.stop + 100, FULL.stop + 100, FULL)
+    with pytest.raises(WhatsAgentError, match="valid are 2026-11-24T13:28:22Z to 2026-11-24T13:30:02Z"):
+        plan.refuse_after_last_commit(FULL.stop + 100, FULL.stop + 101, FULL)
+    with pytest.raises(WhatsAgentError, match="lies after the last commit"):
+        plan.refuse_after_last_commit(None, FULL.stop + 1, FULL)
