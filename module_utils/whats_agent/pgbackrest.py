@@ -42,6 +42,14 @@ EXITS_MISSING_FILE = (29, 39, 55)  # format, file open, file missing: the reposi
 _PROGRESS = re.compile(r"\((?:bundle \S+, )?(?P<size>[\d.]+)(?P<unit>[KMGT]?B), (?P<percent>[\d.]+)%\)")
 
 
+_PROBLEMS_PT = {
+    "the repository cannot be opened": "o repositório não abre com esta senha",
+    "the repository cannot be read": "o repositório não pode ser lido",
+    "the repository is empty": "o repositório está vazio: não tem a stanza main",
+    "the repository holds no backup": "o repositório não tem nenhum backup",
+}
+
+
 @dataclass(frozen=True)
 class Backup:
     """One backup of the repository. Times are seconds since the epoch, sizes bytes; `size` is that of the database."""
@@ -105,6 +113,14 @@ class Repository:
         if self.status == STATUS_NO_BACKUP or not self.backups:
             return "the repository holds no backup"
         return None
+
+    @property
+    def problem_pt(self) -> str | None:
+        """Say the same in Portuguese."""
+        english = self.problem
+        if english is None:
+            return None
+        return next((pt for en, pt in _PROBLEMS_PT.items() if english.startswith(en)), english)
 
     @property
     def off_host(self) -> bool:
@@ -184,7 +200,7 @@ def candidates(repository: Repository, *, before: float | None = None) -> list[B
 def choose_backup(repository: Repository, *, before: float | None = None) -> Backup:
     """Return the best backup to restore, or fail saying why there is none."""
     if repository.problem:
-        raise WhatsAgentError(repository.problem, status=repository.status)
+        raise WhatsAgentError(repository.problem, status=repository.status, pt=repository.problem_pt)
     found = candidates(repository, before=before)
     if found:
         return found[0]
@@ -192,11 +208,13 @@ def choose_backup(repository: Repository, *, before: float | None = None) -> Bac
         first = min(candidates(repository), key=lambda b: b.stop)
         raise WhatsAgentError(
             f"no backup is older than the wanted time; the earliest reachable is {iso(first.stop)}",
+            pt=f"nenhum backup é anterior ao momento pedido; o mais antigo alcançável é {iso(first.stop)}",
             earliest=iso(first.stop),
         )
     labels = ", ".join(b.label for b in repository.backups)
     raise WhatsAgentError(
-        f"no backup of the repository is fit to be restored: {labels} hold damaged pages or failed their proof"
+        f"no backup of the repository is fit to be restored: {labels} hold damaged pages or failed their proof",
+        pt=f"nenhum backup do repositório serve: {labels} têm páginas corrompidas ou falharam na prova",
     )
 
 

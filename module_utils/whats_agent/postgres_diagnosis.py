@@ -42,12 +42,12 @@ def diagnose(backrest: Backrest, wish: Wish, clock: Clock = SYSTEM_CLOCK) -> tup
         clock.sleep(0.25)
     finding = wished(finding, seen, wish)
     plan: RestorePlan | None = None
-    refusal: str | None = None
+    refusal: dict[str, str] | None = None
     if finding.cause in RESTORED:
         try:
             plan = _plan(backrest, seen, finding, wish, clock)
         except WhatsAgentError as error:
-            refusal = error.message
+            refusal = {"en": error.message, "pt": str(error.details.get("pt") or error.message)}
     return assemble(seen, finding, plan, refusal), seen
 
 
@@ -97,12 +97,14 @@ def _written(backrest: Backrest, state: dict[str, Any] | None) -> int:
     return sum(path.lstat().st_size for path in Path(volume.mountpoint).rglob("*") if path.is_file())
 
 
-def assemble(seen: Observed, finding: Finding, plan: RestorePlan | None, refusal: str | None) -> dict[str, Any]:
+def assemble(
+    seen: Observed, finding: Finding, plan: RestorePlan | None, refusal: dict[str, str] | None
+) -> dict[str, Any]:
     """Build the diagnosis in the shape that the role `runbook` takes. Pure."""
     container = seen.container or {}
     reason = refusal
-    if finding.cause == "config_invalid":
-        reason = seen.env_error
+    if seen.env_error is not None:
+        reason = {"en": seen.env_error, "pt": seen.env_error.replace(" lacks ", " não tem ")}
     return {
         "component": COMPONENT,
         "cause": finding.cause,
@@ -110,7 +112,7 @@ def assemble(seen: Observed, finding: Finding, plan: RestorePlan | None, refusal
         "evidence": [{"what": what, "value": value} for what, value in finding.evidence],
         "summary": finding.summary,
         "belongs_to": BELONGS_TO.get(finding.cause),
-        "refuse": {"reason": {"en": reason, "pt": reason}} if reason else None,
+        "refuse": {"reason": reason} if reason else None,
         "state": {
             "cause": finding.cause,
             "volume": seen.volume.name if seen.volume else None,

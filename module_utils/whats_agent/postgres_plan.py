@@ -114,9 +114,15 @@ def parse_target_time(text: str) -> datetime:
     try:
         moment = datetime.fromisoformat(text.strip().replace("Z", "+00:00"))
     except ValueError as error:
-        raise WhatsAgentError(f"{text!r} is no time; write it as 2026-01-31T12:00:00-03:00") from error
+        raise WhatsAgentError(
+            f"{text!r} is no time; write it as 2026-01-31T12:00:00-03:00",
+            pt=f"{text!r} não é um momento; escreva como 2026-01-31T12:00:00-03:00",
+        ) from error
     if moment.tzinfo is None:
-        raise WhatsAgentError(f"{text!r} names no offset from UTC; write it as 2026-01-31T12:00:00-03:00 or with a Z")
+        raise WhatsAgentError(
+            f"{text!r} names no offset from UTC; write it as 2026-01-31T12:00:00-03:00 or with a Z",
+            pt=f"{text!r} não diz o fuso; escreva como 2026-01-31T12:00:00-03:00 ou com Z",
+        )
     return moment
 
 
@@ -140,7 +146,8 @@ def choose(repository: Repository, segments: list[str], rejected: tuple[str, ...
     usable = [b for b in pgbackrest.candidates(repository, before=before) if b.label not in rejected]
     if not usable:
         raise WhatsAgentError(
-            f"no backup is left to try: {', '.join(rejected)} could not be restored soundly (the best was {best.label})"
+            f"no backup is left to try: {', '.join(rejected)} could not be restored soundly (the best was {best.label})",
+            pt=f"não resta backup para tentar: {', '.join(rejected)} não puderam ser restaurados com integridade",
         )
     return next((b for b in usable if not holes_after(b, segments)), usable[0])
 
@@ -173,13 +180,16 @@ def plan_restore(
     """
     repository = backrest.info()
     if repository.problem:
-        raise WhatsAgentError(repository.problem, status=repository.status)
+        raise WhatsAgentError(repository.problem, status=repository.status, pt=repository.problem_pt)
     before = None
     target = None
     if target_time is not None:
         moment = parse_target_time(target_time)
         if moment > clock.utc() + timedelta(seconds=1):
-            raise WhatsAgentError(f"{target_time} lies in the future; the latest is now, {clock.rfc3339()}")
+            raise WhatsAgentError(
+                f"{target_time} lies in the future; the latest is now, {clock.rfc3339()}",
+                pt=f"{target_time} está no futuro; o mais tarde é agora, {clock.rfc3339()}",
+            )
         before = moment.timestamp()
         target = postgres_time(moment)
     segments = backrest.archived()
@@ -219,6 +229,8 @@ def require_space(backrest: Backrest, needed: int) -> int:
         raise WhatsAgentError(
             f"the restore needs {_mb(needed)} MB under {root} and {_mb(free)} MB are free: "
             "free space first (playbooks/reclaim_disk.yml)",
+            pt=f"a restauração precisa de {_mb(needed)} MB em {root} e há {_mb(free)} MB livres: "
+            "libere espaço antes (playbooks/reclaim_disk.yml)",
             needed=needed,
             free=free,
         )
@@ -261,6 +273,8 @@ def refuse_after_last_commit(moment: float | None, wanted: float, backup: Backup
         raise WhatsAgentError(
             f"{pgbackrest.iso(wanted)} lies after the last commit that can be had; "
             f"valid are {pgbackrest.iso(backup.stop)} to {pgbackrest.iso(latest)}, or no time at all for everything",
+            pt=f"{pgbackrest.iso(wanted)} é depois do último commit disponível; "
+            f"valem {pgbackrest.iso(backup.stop)} a {pgbackrest.iso(latest)}, ou nenhum momento, para tudo",
             earliest=pgbackrest.iso(backup.stop),
             latest=pgbackrest.iso(latest),
         )
@@ -281,7 +295,10 @@ def find_restore(place: DatabasePlace, wanted: str) -> dict[str, Any]:
     found = [r for r in records if isinstance(r, dict) and (wanted == "last" or wanted in (r.get("id"), r.get("run")))]
     if not found:
         known = ", ".join(str(r["run"] or r["id"]) for r in records[-5:] if isinstance(r, dict)) or "none"
-        raise WhatsAgentError(f"there is no finished restore {wanted} to go back behind; the last ones: {known}")
+        raise WhatsAgentError(
+            f"there is no finished restore {wanted} to go back behind; the last ones: {known}",
+            pt=f"não há restauração terminada {wanted} para desfazer; as últimas: {known}",
+        )
     return found[-1]
 
 
@@ -297,17 +314,25 @@ def plan_undo(
     if record["new_volume"] != env_volume:
         raise WhatsAgentError(
             f"the restore {record['id']} made {record['new_volume']}, and {env_volume} is in use: "
-            "only the latest restore can be undone"
+            "only the latest restore can be undone",
+            pt=f"a restauração {record['id']} criou {record['new_volume']}, e {env_volume} está em uso: "
+            "só a última restauração pode ser desfeita",
         )
     source = backrest.docker.volume(record["old_volume"])
     if source is None:
-        raise WhatsAgentError(f"the volume {record['old_volume']} of before the restore is gone: nothing to go back to")
+        raise WhatsAgentError(
+            f"the volume {record['old_volume']} of before the restore is gone: nothing to go back to",
+            pt=f"o volume {record['old_volume']} de antes da restauração sumiu: não há para onde voltar",
+        )
     if not (Path(source.mountpoint) / "global" / "pg_control").is_file():
-        raise WhatsAgentError(f"the volume {record['old_volume']} of before the restore holds no database that starts")
+        raise WhatsAgentError(
+            f"the volume {record['old_volume']} of before the restore holds no database that starts",
+            pt=f"o volume {record['old_volume']} de antes da restauração não tem um banco que inicie",
+        )
     size = sum(path.lstat().st_size for path in Path(source.mountpoint).rglob("*") if path.is_file())
     repository = backrest.info()
     if repository.problem:
-        raise WhatsAgentError(repository.problem, status=repository.status)
+        raise WhatsAgentError(repository.problem, status=repository.status, pt=repository.problem_pt)
     needed = int(size * GROWTH) + reserve
     begun = datetime.fromisoformat(str(record["begun_at"]).replace("Z", "+00:00")).timestamp()
     return RestorePlan(

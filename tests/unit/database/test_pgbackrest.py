@@ -55,6 +55,7 @@ def test_info_exits_0_and_yet_nothing_can_be_restored(name: str, words: str) -> 
     assert words in (found.problem or "")
     assert found.problem is not None
     assert found.problem.isprintable()
+    assert found.problem_pt not in (None, found.problem)
     with pytest.raises(WhatsAgentError, match=words):
         pb.choose_backup(found)
 

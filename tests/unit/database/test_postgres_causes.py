@@ -194,7 +194,7 @@ def test_every_cause_has_words_in_both_languages() -> None:
 
 def test_a_refused_plan_refuses_the_run_and_keeps_the_cause() -> None:
     lost = replace(HEALTHY, volume=replace(VOLUME, present=False))
-    built = assemble(lost, causes.find(lost), None, "the repository is empty")
+    built = assemble(lost, causes.find(lost), None, {"en": "the repository is empty", "pt": "o repositório está vazio"})
     assert built["cause"] == "volume_lost"
     assert built["refuse"]["reason"]["en"] == "the repository is empty"
     assert not built["healthy"]
@@ -204,7 +204,7 @@ def test_an_env_that_lacks_a_variable_belongs_to_the_configuration() -> None:
     bad = Observed(database="", env_error=".env lacks DB_PASSWORD")
     built = assemble(bad, causes.find(bad), None, None)
     assert built["belongs_to"] == "recover_config.yml"
-    assert built["refuse"]["reason"]["en"] == ".env lacks DB_PASSWORD"
+    assert built["refuse"]["reason"] == {"en": ".env lacks DB_PASSWORD", "pt": ".env não tem DB_PASSWORD"}
 
 
 LOG = """\
