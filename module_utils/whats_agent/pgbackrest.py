@@ -52,10 +52,11 @@ _PROBLEMS_PT = {
 
 @dataclass(frozen=True)
 class Backup:
-    """One backup of the repository. Times are seconds since the epoch, sizes bytes; `size` is that of the database."""
+    """One backup. `repo` numbers its repository, times are seconds since the epoch, `size` the database's bytes."""
 
     label: str
     type: str
+    repo: int
     start: int
     stop: int
     size: int
@@ -169,6 +170,7 @@ def _parse_backup(entry: dict[str, Any]) -> Backup:
     return Backup(
         label=entry["label"],
         type=entry["type"],
+        repo=int((entry.get("database") or {}).get("repo-key", 1)),
         start=int(entry["timestamp"]["start"]),
         stop=int(entry["timestamp"]["stop"]),
         size=int(entry["info"]["size"]),
@@ -218,11 +220,16 @@ def choose_backup(repository: Repository, *, before: float | None = None) -> Bac
     )
 
 
-def safe_to_expire(repository: Repository, keep_full: int) -> bool:
+def expirable(repository: Repository, repo: int, keep_full: int) -> bool:
+    """Tell whether a repository holds more full backups than it is to keep."""
+    return len([b for b in repository.backups if b.repo == repo and b.type == "full"]) > keep_full
+
+
+def safe_to_expire(repository: Repository, repo: int, keep_full: int) -> bool:
     """Tell whether expiry would leave a proven backup: `proven` by itself does not stop pgBackRest from expiring it."""
-    fulls = [b.label for b in repository.backups if b.type == "full"]
+    fulls = [b.label for b in repository.backups if b.repo == repo and b.type == "full"]
     kept = set(fulls[-keep_full:])
-    return any(b.proven and b.full in kept for b in repository.backups)
+    return any(b.proven and b.full in kept for b in repository.backups if b.repo == repo)
 
 
 def iso(epoch: float) -> str:
@@ -258,29 +265,29 @@ def check_argv(timeout_s: int = 60) -> list[str]:
     return _argv("check", f"--archive-timeout={timeout_s}")
 
 
-def backup_argv(kind: BackupType) -> list[str]:
-    """Return the command that takes a backup, telling each file with its share on standard output."""
-    return _argv("backup", f"--type={kind}", "--log-level-console=detail", "--no-expire-auto")
+def backup_argv(kind: BackupType, repo: int) -> list[str]:
+    """Return the command that takes a backup into a repository, telling each file with its share on standard output."""
+    return _argv("backup", f"--repo={repo}", f"--type={kind}", "--log-level-console=detail", "--no-expire-auto")
 
 
-def expire_argv() -> list[str]:
+def expire_argv(repo: int) -> list[str]:
     """Return the command that removes what retention no longer keeps."""
-    return _argv("expire")
+    return _argv("expire", f"--repo={repo}")
 
 
-def annotate_argv(label: str, key: str, value: str) -> list[str]:
+def annotate_argv(label: str, repo: int, key: str, value: str) -> list[str]:
     """Return the command that writes an annotation onto a backup; an empty value removes it."""
-    return _argv("annotate", f"--set={label}", f"--annotation={key}={value}")
+    return _argv("annotate", f"--repo={repo}", f"--set={label}", f"--annotation={key}={value}")
 
 
-def restore_argv(label: str, *, delta: bool, target_time: str | None = None) -> list[str]:
+def restore_argv(label: str, repo: int, *, delta: bool, target_time: str | None = None) -> list[str]:
     """Return the command that restores a named backup into the data directory.
 
     It restores as a standby: that replays all there is and then waits, where `default` would promote at a hole in the WAL
     without a word. With `target_time` (offset required) replay pauses there; where the WAL ends before it, the standby
     waits, where `--type=time` would have the server die.
     """
-    options = [f"--set={label}", "--log-level-console=detail", "--type=standby"]
+    options = [f"--repo={repo}", f"--set={label}", "--log-level-console=detail", "--type=standby"]
     if delta:
         options.append("--delta")
     if target_time is not None:
@@ -296,9 +303,14 @@ def archive_get_argv(segment: str, destination: str) -> list[str]:
     return [*_argv("archive-get", "--no-archive-async"), segment, destination]
 
 
-def repo_ls_argv(path: str) -> list[str]:
-    """Return the command that lists a folder of the repository as JSON, recursively."""
-    return ["pgbackrest", "repo-ls", path, "--recurse", "--output=json"]
+def repo_ls_argv(path: str, repo: int) -> list[str]:
+    """Return the command that lists a folder of a repository as JSON, recursively."""
+    return ["pgbackrest", f"--repo={repo}", "repo-ls", path, "--recurse", "--output=json"]
+
+
+def repositories(configuration: str) -> list[int]:
+    """Return the numbers of the repositories that a pgbackrest.conf names, lowest first."""
+    return sorted({int(number) for number in re.findall(r"^repo(\d+)-", configuration, re.MULTILINE)}) or [1]
 
 
 # WAL -----------------------------------------------------------------------------------------------------------------

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import contextlib
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import pgbackrest
@@ -99,13 +101,25 @@ class Backrest:
             options=one_shot_options(),
         )
 
+    def configuration(self) -> str:
+        """Return pgBackRest's configuration, without its secrets, which lie in another file."""
+        source = self.service.binds.get("/etc/pgbackrest")
+        if source is None:
+            raise WhatsAgentError("the compose file mounts no pgBackRest configuration: run playbooks/deploy.yml")
+        path = Path(source[0]) / "pgbackrest.conf"
+        try:
+            return path.read_text(encoding="utf-8")
+        except OSError as error:
+            raise WhatsAgentError(f"cannot read {path}: {error.strerror}; run playbooks/deploy.yml") from error
+
+    def repositories(self) -> list[int]:
+        """Return the numbers of the configured repositories."""
+        return pgbackrest.repositories(self.configuration())
+
     def off_host_needed(self) -> bool:
         """Tell whether the configuration names a repository that is reached over the network."""
-        for target, (source, _read_only) in self.service.binds.items():
-            if target == "/etc/pgbackrest":
-                text = (self.place.stack_dir / source / "pgbackrest.conf").read_text(encoding="utf-8")
-                return any(line.startswith("repo2-type=") and not line.endswith("=posix") for line in text.splitlines())
-        return False
+        lines = self.configuration().splitlines()
+        return any(re.match(r"repo\d+-type=(?!posix)", line) for line in lines)
 
     # Looking ---------------------------------------------------------------------------------------------------------
 
@@ -117,19 +131,27 @@ class Backrest:
         return pgbackrest.parse_info(result.stdout)
 
     def archived(self) -> list[str]:
-        """Return the WAL segments of repository 1, sorted."""
-        return pgbackrest.archived_segments(self._archive())
+        """Return the WAL segments of all repositories, sorted: fetching one asks each repository in turn."""
+        return sorted({name for listing in self._archives() for name in pgbackrest.archived_segments(listing)})
 
     def archived_at(self) -> float | None:
         """Return when the newest segment was archived, in seconds since the epoch."""
-        return pgbackrest.archived_at(self._archive())
+        times = [moment for listing in self._archives() if (moment := pgbackrest.archived_at(listing)) is not None]
+        return max(times, default=None)
 
-    def _archive(self) -> str:
-        argv = pgbackrest.repo_ls_argv(f"archive/{pgbackrest.STANZA}")
-        result = self.run(argv, timeout_s=120)
-        if result.exit_code != 0:
-            raise failed("cannot list the archived WAL", argv, result)
-        return result.stdout
+    def _archives(self) -> list[str]:
+        """Return the archive's listing of each repository that can be read; none that can is an error."""
+        listings, failure = [], None
+        for repo in self.repositories():
+            argv = pgbackrest.repo_ls_argv(f"archive/{pgbackrest.STANZA}", repo)
+            result = self.run(argv, timeout_s=120)
+            if result.exit_code == 0:
+                listings.append(result.stdout)
+            else:
+                failure = failed("cannot list the archived WAL", argv, result)
+        if failure is not None and not listings:
+            raise failure
+        return listings
 
     # Acting ----------------------------------------------------------------------------------------------------------
 
@@ -141,19 +163,19 @@ class Backrest:
         """Prove that WAL reaches the repository: switch a segment and wait for it there."""
         self._act(pgbackrest.check_argv(timeout_s), "WAL archiving does not work", timeout_s + 30)
 
-    def annotate(self, label: str, key: str, value: str) -> None:
+    def annotate(self, label: str, repo: int, key: str, value: str) -> None:
         """Write an annotation onto a backup."""
-        self._act(pgbackrest.annotate_argv(label, key, value), f"cannot annotate the backup {label}", 60)
+        self._act(pgbackrest.annotate_argv(label, repo, key, value), f"cannot annotate the backup {label}", 60)
 
-    def expire(self) -> None:
+    def expire(self, repo: int) -> None:
         """Remove what retention no longer keeps."""
-        self._act(pgbackrest.expire_argv(), "cannot expire old backups", 600)
+        self._act(pgbackrest.expire_argv(repo), "cannot expire old backups", 600)
 
-    def backup(self, kind: BackupType, on_percent: Callable[[float], None]) -> Backup:
-        """Take a backup and return it. One that holds damaged pages is an error although pgBackRest ended well."""
+    def backup(self, kind: BackupType, repo: int, on_percent: Callable[[float], None]) -> Backup:
+        """Take a backup into a repository and return it. One of damaged pages is an error, although pgBackRest ends well."""
         container = self.docker.require_running(self.place.project, self.place.service)
-        before = {b.label for b in self.info().backups}
-        argv = pgbackrest.backup_argv(kind)
+        before = {(b.repo, b.label) for b in self.info().backups}
+        argv = pgbackrest.backup_argv(kind, repo)
         lines: list[str] = []
 
         def on_line(line: str) -> None:
@@ -168,7 +190,7 @@ class Backrest:
             if exit_code == pgbackrest.EXIT_LOCKED:
                 raise failed("another backup is running", argv, result)
             raise failed(f"the {kind} backup failed", argv, result)
-        new = [b for b in self.info().backups if b.label not in before]
+        new = [b for b in self.info().backups if b.repo == repo and (repo, b.label) not in before]
         if not new:
             raise WhatsAgentError(f"the {kind} backup ended well, yet the repository lists no new one")
         if new[-1].error:
@@ -181,6 +203,7 @@ class Backrest:
     def restore(
         self,
         label: str,
+        repo: int,
         volume: str,
         *,
         delta: bool,
@@ -191,7 +214,7 @@ class Backrest:
         timeout_s: float = 6 * 3600,
     ) -> None:
         """Restore a named backup into a volume that no server uses."""
-        argv = pgbackrest.restore_argv(label, delta=delta, target_time=target_time)
+        argv = pgbackrest.restore_argv(label, repo, delta=delta, target_time=target_time)
 
         def tick(container: str) -> None:
             check()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from . import pgbackrest
 from .clock import SYSTEM_CLOCK, Clock
 from .errors import WhatsAgentError
-from .pgbackrest import iso, safe_to_expire
+from .pgbackrest import expirable, iso, safe_to_expire
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,7 +60,7 @@ def standing(repository: Repository, clock: Clock = SYSTEM_CLOCK) -> dict[str, A
         "newest_proven": proven[-1].label if proven else None,
         "wal": {"min": repository.wal_min, "max": repository.wal_max},
         "repositories": sorted(repository.keys),
-        "ready_for_disaster_recovery": repository.off_host and bool(proven),
+        "ready_for_disaster_recovery": any(b.repo > 1 for b in proven),
     }
 
 
@@ -76,29 +76,35 @@ def take(
     if repository.problem and repository.status != pgbackrest.STATUS_NO_BACKUP:
         raise WhatsAgentError(repository.problem, status=repository.status)
     outcome = Outcome()
-    reporter = progress(f"{kind} backup")
-    # Per mille: the engine's percentages have two decimals, the journal's counters are whole numbers.
-    outcome.backup = backrest.backup(kind, lambda percent: reporter.update(int(percent * 10), 1000))
-    reporter.update(1000, 1000)
-    outcome.changed = True
-    outcome.steps.append(f"{outcome.backup.type} backup {outcome.backup.label}")
+    for repo in backrest.repositories():
+        backup = backrest.backup(kind, repo, percent_of(progress(f"{kind} backup into repository {repo}")))
+        # The first repository's is the one to prove at once: it lies on this host.
+        outcome.backup = outcome.backup or backup
+        outcome.changed = True
+        outcome.steps.append(f"{backup.type} backup {backup.label} into repository {repo}")
     expire(backrest, keep_full, outcome)
     return outcome
 
 
+def percent_of(reporter: Progress) -> Callable[[float], None]:
+    """Return what reports percentages, in per mille: they have decimals, and a journal's counters are whole numbers."""
+    return lambda percent: reporter.update(int(percent * 10), 1000)
+
+
 def expire(backrest: Backrest, keep_full: int, outcome: Outcome) -> None:
-    """Let old backups expire, unless that would remove the last proven one."""
+    """Let old backups expire, unless that would remove a repository's last proven one."""
     repository = backrest.info()
-    fulls = [b for b in repository.backups if b.type == "full"]
-    if len(fulls) <= keep_full:
-        return
-    if not safe_to_expire(repository, keep_full):
-        outcome.warnings.append(
-            f"old backups are kept: none of the newest {keep_full} full ones is proven (backup.yml -e prove=true proves one)"
-        )
-        return
-    backrest.expire()
-    outcome.steps.append("expired old backups")
+    for repo in backrest.repositories():
+        if not expirable(repository, repo, keep_full):
+            continue
+        if safe_to_expire(repository, repo, keep_full):
+            backrest.expire(repo)
+            outcome.steps.append(f"expired old backups of repository {repo}")
+        else:
+            outcome.warnings.append(
+                f"repository {repo} keeps its old backups: none of the newest {keep_full} full ones is proven "
+                "(backup.yml -e prove=true proves one)"
+            )
 
 
 def make_ready(backrest: Backrest, *, keep_full: int, progress: Callable[[str], Progress]) -> Outcome:
@@ -112,8 +118,12 @@ def make_ready(backrest: Backrest, *, keep_full: int, progress: Callable[[str], 
         repository = backrest.info()
     if repository.problem and repository.status != pgbackrest.STATUS_NO_BACKUP:
         raise WhatsAgentError(repository.problem, status=repository.status)
-    usable = pgbackrest.candidates(repository)
-    if not usable:
+    # A repository that was added later is empty beside full ones.
+    filled = {backup.repo for backup in pgbackrest.candidates(repository)}
+    missing = [repo for repo in backrest.repositories() if repo not in filled]
+    if missing and filled:
+        backrest.stanza_create()
+    if missing:
         backrest.check()
         taken = take(backrest, "full", keep_full=keep_full, progress=progress)
         outcome.changed = True

@@ -33,6 +33,7 @@ class RestorePlan:
     """
 
     backup: str
+    repo: int
     proven: bool
     backup_age: float
     size: int
@@ -204,6 +205,7 @@ def plan_restore(
     free = require_space(backrest, needed)
     return RestorePlan(
         backup=backup.label,
+        repo=backup.repo,
         proven=backup.proven,
         backup_age=backup.age(clock.wall()),
         size=backup.size,
@@ -337,6 +339,7 @@ def plan_undo(
     begun = datetime.fromisoformat(str(record["begun_at"]).replace("Z", "+00:00")).timestamp()
     return RestorePlan(
         backup=f"volume {source.name}",
+        repo=0,
         proven=False,
         backup_age=clock.wall() - begun,
         size=size,

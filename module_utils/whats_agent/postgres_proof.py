@@ -170,6 +170,7 @@ def prove(
     try:
         backrest.restore(
             backup.label,
+            backup.repo,
             volume,
             delta=False,
             restore_id=scratch_id,
@@ -192,12 +193,12 @@ def prove(
     except WhatsAgentError as error:
         if error.details.get("rc") is None and "log" not in error.details:
             raise
-        _annotate(backrest, backup.label, ok=False, clock=clock)
+        _annotate(backrest, backup, ok=False, clock=clock)
         raise WhatsAgentError(f"backup {backup.label} is not restorable: {error.message}", **error.details) from error
     finally:
         sweep(docker)
     ok = not postgres_integrity.failures(checks)
-    _annotate(backrest, backup.label, ok=ok, clock=clock)
+    _annotate(backrest, backup, ok=ok, clock=clock)
     return Proof(
         backup=backup.label,
         ok=ok,
@@ -210,5 +211,5 @@ def prove(
     )
 
 
-def _annotate(backrest: Backrest, label: str, *, ok: bool, clock: Clock) -> None:
-    backrest.annotate(label, pgbackrest.PROVEN if ok else pgbackrest.DISPROVEN, clock.rfc3339())
+def _annotate(backrest: Backrest, backup: Backup, *, ok: bool, clock: Clock) -> None:
+    backrest.annotate(backup.label, backup.repo, pgbackrest.PROVEN if ok else pgbackrest.DISPROVEN, clock.rfc3339())

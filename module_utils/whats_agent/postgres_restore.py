@@ -205,7 +205,7 @@ class Restore(RestoreSteps):
             raise error
         self._stop_database()
         with contextlib.suppress(WhatsAgentError):  # the verdict is kept in the state file as well
-            self.backrest.annotate(self.state["backup"], pgbackrest.DISPROVEN, self.clock.rfc3339())
+            self.backrest.annotate(self.state["backup"], self.state["repo"], pgbackrest.DISPROVEN, self.clock.rfc3339())
         plan = self.plan(self.state["old_volume"], tuple(rejected))
         self._save(**self._choice(plan), rejected=rejected, attempt=self.state["attempt"] + 1, step="fenced")
 
@@ -277,6 +277,7 @@ class Restore(RestoreSteps):
         suffix = f"_{self.state['attempt'] + 1}" if self.state else ""
         return {
             "backup": plan.backup,
+            "repo": plan.repo,
             "source_volume": plan.source_volume,
             "proven": plan.proven,
             "size": plan.size,

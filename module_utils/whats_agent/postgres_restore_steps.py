@@ -13,6 +13,7 @@ from . import env_file, pgbackrest, postgres_integrity, postgres_wal
 from .clock import SYSTEM_CLOCK, Clock
 from .errors import WhatsAgentError
 from .postgres_backrest import RESTORE_LABEL, Backrest
+from .postgres_backup import percent_of
 from .postgres_host import DATA_DIR, GID, UID, VOLUME_LABEL, VOLUME_ROLE, DatabasePlace, connect, one_shot_options
 from .postgres_standby import UnsoundBackupError, follow_replay, wait_open
 
@@ -114,6 +115,7 @@ class RestoreSteps:
         try:
             self.backrest.restore(
                 self.state["backup"],
+                self.state["repo"],
                 name,
                 delta=there,
                 restore_id=self.state["id"],
@@ -250,7 +252,13 @@ class RestoreSteps:
     def _step_archiving(self) -> dict[str, Any]:
         """Prove that WAL of the new timeline reaches the repository."""
         self._ensure_running()
-        self.backrest.check()
+        try:
+            self.backrest.check()
+        except WhatsAgentError:
+            # One of two repositories may have been lost with the volume: it begins anew.
+            self.backrest.stanza_create()
+            self.backrest.check()
+            return {"prepared_a_repository": True}
         return {}
 
     def _step_served(self) -> dict[str, Any]:
@@ -275,7 +283,10 @@ class RestoreSteps:
         # Until the first checkpoint on the new timeline, pg_control names the old one, and pgBackRest refuses.
         with connect(self.place, "postgres") as admin:
             admin.execute("checkpoint")
-        progress = self.progress("backup")
-        backup = self.backrest.backup("full", lambda percent: progress.update(int(percent * 10), 1000))
-        self._save(new_backup=backup.label)
-        return {"backup": backup.label}
+        taken = self.state.get("new_backups", {})
+        for repo in self.backrest.repositories():
+            if str(repo) not in taken:
+                backup = self.backrest.backup("full", repo, percent_of(self.progress(f"backup into repository {repo}")))
+                taken = {**taken, str(repo): backup.label}
+                self._save(new_backups=taken)
+        return {"backups": taken}

@@ -89,9 +89,9 @@ def test_a_point_in_time_needs_an_older_backup_and_names_the_earliest() -> None:
 def test_expiry_waits_for_a_proven_backup_among_those_that_stay() -> None:
     proven = replace(backup("1F", 100), annotations={"proven": "x"})
     newer = [backup("2F", 200), backup("3F", 300)]
-    assert not pb.safe_to_expire(of(proven, *newer), keep_full=2)
+    assert not pb.safe_to_expire(of(proven, *newer), 1, keep_full=2)
     incremental = replace(backup("3F_4I", 400), annotations={"proven": "x"})
-    assert pb.safe_to_expire(of(proven, *newer, incremental), keep_full=2)
+    assert pb.safe_to_expire(of(proven, *newer, incremental), 1, keep_full=2)
 
 
 def test_progress_is_read_from_detail_lines() -> None:
@@ -101,18 +101,19 @@ def test_progress_is_read_from_detail_lines() -> None:
 
 
 def test_restore_is_always_of_a_named_backup_and_never_promotes_by_itself() -> None:
-    argv = pb.restore_argv("20260101-000000F", delta=True)
+    argv = pb.restore_argv("20260101-000000F", 2, delta=True)
     assert argv == [
         "pgbackrest",
         "--stanza=main",
+        "--repo=2",
         "--set=20260101-000000F",
         "--log-level-console=detail",
         "--type=standby",
         "--delta",
         "restore",
     ]
-    timed = pb.restore_argv("20260101-000000F", delta=False, target_time="2026-01-01 00:00:00+00:00")
-    assert timed[4:] == [
+    timed = pb.restore_argv("20260101-000000F", 1, delta=False, target_time="2026-01-01 00:00:00+00:00")
+    assert timed[5:] == [
         "--type=standby",
         "--recovery-option=recovery_target_time=2026-01-01 00:00:00+00:00",
         "--recovery-option=recovery_target_action=pause",
@@ -156,3 +157,19 @@ def test_holes_are_found_on_each_timeline() -> None:
         "000000020000000000000006",
     ]
     assert pb.missing_segments(names, "000000010000000000000004", timelines=[1]) == []
+
+
+def test_expiry_is_judged_in_each_repository_by_itself() -> None:
+    first = [replace(backup(f"{n}F", n * 100), annotations={"proven": "x"}) for n in (1, 2, 3)]
+    second = [replace(backup(f"{n}F", n * 100), repo=2) for n in (1, 2, 3)]
+    both = of(*first, *second)
+    assert pb.safe_to_expire(both, 1, keep_full=2)
+    assert not pb.safe_to_expire(both, 2, keep_full=2)
+    assert pb.expirable(both, 2, keep_full=2)
+    assert not pb.expirable(both, 2, keep_full=3)
+
+
+def test_the_configuration_tells_the_repositories() -> None:
+    text = "[global]\nrepo1-path=/a\n# repo3-path=/c\nrepo2-path=/b\nrepo2-type=sftp\n"
+    assert pb.repositories(text) == [1, 2]
+    assert pb.repositories("[global]\n") == [1]

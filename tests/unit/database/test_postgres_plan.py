@@ -88,6 +88,7 @@ def described(**changes: object) -> dict[str, str]:
     """Return what a plan says it costs."""
     base = plan.RestorePlan(
         backup="20261124-132821F",
+        repo=1,
         proven=True,
         backup_age=840,
         size=1,

@@ -26,6 +26,7 @@ from ansible.module_utils.whats_agent.postgres_standby import UnsoundBackupError
 
 PLAN = RestorePlan(
     backup="20261124-132821F",
+    repo=1,
     proven=True,
     backup_age=60,
     size=1000,
@@ -66,7 +67,7 @@ class Parts:
         """Record a start."""
         self.calls.append(f"start {' '.join(services)}")
 
-    def annotate(self, label: str, key: str, _value: str) -> None:
+    def annotate(self, label: str, _repo: int, key: str, _value: str) -> None:
         """Record a verdict."""
         self.calls.append(f"{key} {label}")
 
