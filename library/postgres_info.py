@@ -39,6 +39,9 @@ options:
   undo:
     description: A restore that the operator asks to undo, by its run, its id, or V(last). The cause is then V(undo_wanted).
     type: str
+  remove_volume:
+    description: An old volume that the operator asks to remove. The cause is then V(removal_wanted), if the database is healthy.
+    type: str
   reserve_mb:
     description: How many megabytes are to stay free beside a restored database.
     type: int
@@ -120,11 +123,12 @@ def main() -> None:
             "page_budget": {"type": "float", "default": 2},
             "target_time": {"type": "str"},
             "undo": {"type": "str"},
+            "remove_volume": {"type": "str"},
             "reserve_mb": {"type": "int", "default": 512},
             "repository": {"type": "bool", "default": False},
             "wait": {"type": "float", "default": 0},
         },
-        mutually_exclusive=[["target_time", "undo"]],
+        mutually_exclusive=[["target_time", "undo", "remove_volume"]],
         supports_check_mode=True,
     )
     parameters = module.params
@@ -133,6 +137,7 @@ def main() -> None:
     wish = Wish(
         target_time=parameters["target_time"] or None,
         undo=parameters["undo"] or None,
+        remove_volume=parameters["remove_volume"],
         reserve=parameters["reserve_mb"] * 1024 * 1024,
         page_budget_s=parameters["page_budget"],
         wait_s=parameters["wait"],

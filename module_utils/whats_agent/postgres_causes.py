@@ -77,6 +77,7 @@ SUMMARIES: dict[str, tuple[str, str]] = {
     "slot_holding_wal": ("a replication slot holds back WAL", "um slot de replicação retém WAL"),
     "wrong_data": ("the operator asks for the data of an earlier time", "o operador pede os dados de um momento anterior"),
     "undo_wanted": ("the operator asks to go back behind a restore", "o operador pede para desfazer uma restauração"),
+    "removal_wanted": ("the operator asks to remove an old volume", "o operador pede para remover um volume antigo"),
     "collation_changed": ("the collation version has changed", "a versão da collation mudou"),
 }  # fmt: skip
 

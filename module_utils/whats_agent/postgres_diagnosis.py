@@ -11,6 +11,7 @@ from .errors import WhatsAgentError
 from .postgres_causes import BELONGS_TO, HEALTHY, RESTORED, Finding, find
 from .postgres_observe import PAGE_BUDGET_S, Observed, observe
 from .postgres_plan import RESERVE_BYTES, RestorePlan, find_restore, plan_restore, plan_undo
+from .postgres_volumes import DataVolume, data_volumes, find_removable
 
 if TYPE_CHECKING:
     from .postgres_backrest import Backrest
@@ -26,6 +27,7 @@ class Wish:
 
     target_time: str | None = None
     undo: str | None = None
+    remove_volume: str | None = None
     reserve: int = RESERVE_BYTES
     page_budget_s: float = PAGE_BUDGET_S
     wait_s: float = 0
@@ -43,16 +45,27 @@ def diagnose(backrest: Backrest, wish: Wish, clock: Clock = SYSTEM_CLOCK) -> tup
     finding = wished(finding, seen, wish)
     plan: RestorePlan | None = None
     refusal: dict[str, str] | None = None
-    if finding.cause in RESTORED:
+    removal: DataVolume | None = None
+    if finding.cause == "removal_wanted":
+        try:
+            removal = find_removable(data_volumes(backrest), wish.remove_volume or "")
+        except WhatsAgentError as error:
+            refusal = {"en": error.message, "pt": str(error.details.get("pt") or error.message)}
+    elif finding.cause in RESTORED:
         try:
             plan = _plan(backrest, seen, finding, wish, clock)
         except WhatsAgentError as error:
             refusal = {"en": error.message, "pt": str(error.details.get("pt") or error.message)}
-    return assemble(seen, finding, plan, refusal), seen
+    return assemble(seen, finding, plan, refusal, removal), seen
 
 
 def wished(finding: Finding, seen: Observed, wish: Wish) -> Finding:
     """Put what the operator asks for above what was found, unless nothing can be done here, or it is half done already."""
+    if wish.remove_volume is not None:
+        # Only beside a healthy database: an old volume may be what it has to be mended from.
+        return (
+            Finding("removal_wanted", (("volume", wish.remove_volume or "none named"),)) if finding.healthy else finding
+        )
     wanted = wish.undo or wish.target_time
     if wanted is None or finding.cause in BELONGS_TO:
         return finding
@@ -98,7 +111,11 @@ def _written(backrest: Backrest, state: dict[str, Any] | None) -> int:
 
 
 def assemble(
-    seen: Observed, finding: Finding, plan: RestorePlan | None, refusal: dict[str, str] | None
+    seen: Observed,
+    finding: Finding,
+    plan: RestorePlan | None,
+    refusal: dict[str, str] | None,
+    removal: DataVolume | None = None,
 ) -> dict[str, Any]:
     """Build the diagnosis in the shape that the role `runbook` takes. Pure."""
     container = seen.container or {}
@@ -119,6 +136,7 @@ def assemble(
             "container": container.get("id"),
             "backup": plan.backup if plan else None,
             "target_time": plan.target_time if plan else None,
+            "removal": removal.name if removal else None,
         },
         "facts": {
             "plan": plan.as_dict() if plan else None,
@@ -127,5 +145,15 @@ def assemble(
             "blockers": list(seen.server.blockers) if seen.server else [],
             "slots": list(seen.server.slots) if seen.server else [],
         },
-        "loses": plan.loses if plan else None,
+        "loses": _loses(plan, removal),
     }
+
+
+def _loses(plan: RestorePlan | None, removal: DataVolume | None) -> dict[str, str] | None:
+    if removal is not None:
+        megabytes = removal.size // (1024 * 1024)
+        return {
+            "en": f"the volume {removal.name} of {removal.created_at}, {megabytes} MB, for good",
+            "pt": f"o volume {removal.name} de {removal.created_at}, {megabytes} MB, para sempre",
+        }
+    return plan.loses if plan else None
