@@ -81,7 +81,14 @@ from ansible.module_utils.whats_agent.docker_host import DockerHost
 from ansible.module_utils.whats_agent.env_file import read_env
 from ansible.module_utils.whats_agent.errors import WhatsAgentError
 from ansible.module_utils.whats_agent.files import ensure_directory, read_json, write_json
-from ansible.module_utils.whats_agent.first_volume import PGDATA_LABEL, PGDATA_ROLE, Decision, Seen, decide
+from ansible.module_utils.whats_agent.first_volume import (
+    PGDATA_LABEL,
+    PGDATA_PREFIX,
+    PGDATA_ROLE,
+    Decision,
+    Seen,
+    decide,
+)
 
 
 def has_backups(repository: Path) -> bool:
@@ -98,10 +105,12 @@ def choose(host: DockerHost, env_file: Path, repository: Path, note: Path) -> tu
         has_env=has_env,
         configured=configured,
         noted=str(noted["volume"]) if noted else "",
-        volumes=[volume.name for volume in host.volumes({PGDATA_LABEL: PGDATA_ROLE})],
+        volumes=[
+            volume.name for volume in host.volumes({PGDATA_LABEL: PGDATA_ROLE}) if volume.name.startswith(PGDATA_PREFIX)
+        ],
         has_backups=has_backups(repository),
     )
-    return decide(seen, f"whats_agent_pgdata_{SYSTEM_CLOCK.stamp()}"), configured
+    return decide(seen, f"{PGDATA_PREFIX}{SYSTEM_CLOCK.stamp()}"), configured
 
 
 def create(host: DockerHost, decision: Decision, note: Path) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 PGDATA_LABEL = "whats_agent.role"
 PGDATA_ROLE = "pgdata"
+PGDATA_PREFIX = "whats_agent_pgdata_"
 
 
 @dataclass(frozen=True)
