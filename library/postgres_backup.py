@@ -22,8 +22,10 @@ options:
       - V(ready) prepares the repository, proves that WAL reaches it, and takes the first full backup. Then it changes nothing.
       - V(taken) takes a backup now.
       - V(proven) takes none and proves the newest that is not yet proven.
+      - V(rehearsed) restores, in scratch, what a recovery would restore, measures RTO and RPO, and fails past the targets.
+      - V(escrowed) asks whether the secrets in O(escrow) open the repository.
     type: str
-    choices: [ready, taken, proven]
+    choices: [ready, taken, proven, rehearsed, escrowed]
     default: taken
   type:
     description: Which backup to take. One that lacks a full backup to stand on becomes a full one.
@@ -34,6 +36,17 @@ options:
     description: Whether to prove the backup after it was taken.
     type: bool
     default: false
+  rto_target:
+    description: How many seconds a rehearsed recovery may take, from its beginning to a checked database.
+    type: float
+    default: 300
+  rpo_target:
+    description: For how many seconds what was written may not be in the repository yet.
+    type: float
+    default: 120
+  escrow:
+    description: The content of an escrowed C(secrets.conf). It is put into a file that only the server's user reads, for a moment.
+    type: str
   keep_full:
     description: How many full backups retention keeps.
     type: int
@@ -92,6 +105,10 @@ proof:
   description: The checks and the seconds of the proof, RTO and RPO included.
   returned: when a backup was proven
   type: dict
+rehearsal:
+  description: RTO and RPO as measured, their targets, and what was missed.
+  returned: when O(state=rehearsed)
+  type: dict
 repository:
   description: How the repository stands afterwards.
   returned: always
@@ -102,7 +119,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.whats_agent import env_file, postgres_backup, postgres_proof
+from ansible.module_utils.whats_agent import env_file, postgres_backup, postgres_escrow, postgres_proof
 from ansible.module_utils.whats_agent.compose import ComposeProject
 from ansible.module_utils.whats_agent.docker_host import DockerHost
 from ansible.module_utils.whats_agent.errors import WhatsAgentError
@@ -111,6 +128,7 @@ from ansible.module_utils.whats_agent.lock import Heart, Idle, heartbeat
 from ansible.module_utils.whats_agent.pgbackrest import Backup, candidates
 from ansible.module_utils.whats_agent.postgres_backrest import Backrest
 from ansible.module_utils.whats_agent.postgres_host import DatabasePlace
+from ansible.module_utils.whats_agent.postgres_plan import choose
 
 ENGINE_TIMEOUT_S = 6 * 3600  # a backup may be silent for long
 
@@ -123,7 +141,13 @@ def predicted(backrest: Backrest, state: str, kind: str) -> dict[str, Any]:
     if state == "ready":
         missing = not candidates(repository)
         return {"changed": missing, "steps": ["take the first full backup"] if missing else []}
-    return {"changed": True, "steps": [f"take a {kind} backup" if state == "taken" else "prove a backup"]}
+    steps = {
+        "taken": f"take a {kind} backup",
+        "proven": "prove a backup",
+        "rehearsed": "restore the best backup in scratch and measure",
+        "escrowed": "ask whether the escrowed secrets open the repository",
+    }
+    return {"changed": state in ("taken", "proven", "rehearsed"), "steps": [steps[state]]}
 
 
 def act(module: AnsibleModule, backrest: Backrest, heart: Heart | Idle) -> dict[str, Any]:
@@ -140,7 +164,13 @@ def act(module: AnsibleModule, backrest: Backrest, heart: Heart | Idle) -> dict[
     elif module.params["state"] == "taken":
         outcome = postgres_backup.take(backrest, module.params["type"], keep_full=keep_full, progress=progress)
     result: dict[str, Any] = {}
-    if module.params["state"] == "proven" or module.params["prove"]:
+    if module.params["state"] == "escrowed":
+        postgres_escrow.check(backrest, module.params["escrow"])
+        outcome.steps.append("the escrowed secrets open the repository")
+    elif module.params["state"] == "rehearsed":
+        result = rehearse(module, backrest, heart, progress)
+        outcome.changed = True
+    elif module.params["state"] == "proven" or module.params["prove"]:
         target = outcome.backup or newest_unproven(backrest)
         if target is None:
             outcome.steps.append("every usable backup is proven already")
@@ -160,10 +190,23 @@ def newest_unproven(backrest: Backrest) -> Backup | None:
     return found[0] if found else None
 
 
+def rehearse(module: AnsibleModule, backrest: Backrest, heart: Heart | Idle, progress: Any) -> dict[str, Any]:
+    """Restore in scratch what a recovery would, and measure it against the targets."""
+    rpo = postgres_proof.unarchived_seconds(backrest)
+    best = choose(backrest.info(), backrest.archived(), (), None)
+    database = env_file.read_env(backrest.place.env_path)["DB_NAME"]
+    proved = postgres_proof.prove(backrest, best, heart=heart, progress=progress, dbname=database)
+    targets = {"rto_target_s": module.params["rto_target"], "rpo_target_s": module.params["rpo_target"]}
+    measured = postgres_proof.rehearsal(proved, rpo, **targets)
+    if measured["missed"]:
+        raise WhatsAgentError(f"the rehearsal failed: {'; '.join(measured['missed'])}", **measured)
+    return {"rehearsal": measured, "proof": proved.as_dict()}
+
+
 def proof(backrest: Backrest, backup: Backup, heart: Heart | Idle, progress: Any) -> dict[str, Any]:
     """Prove a backup; one that fails is an error."""
     database = env_file.read_env(backrest.place.env_path)["DB_NAME"]
-    proved = postgres_proof.prove(backrest, backup, heart=heart, progress=progress, database=database)
+    proved = postgres_proof.prove(backrest, backup, heart=heart, progress=progress, dbname=database)
     if not proved.ok:
         failed = [check for check in proved.checks if not check["ok"]]
         raise WhatsAgentError(f"backup {backup.label} failed its proof: {failed[0]['detail']}", **proved.as_dict())
@@ -174,15 +217,23 @@ def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
-            "state": {"type": "str", "choices": ["ready", "taken", "proven"], "default": "taken"},
+            "state": {
+                "type": "str",
+                "choices": ["ready", "taken", "proven", "rehearsed", "escrowed"],
+                "default": "taken",
+            },
             "type": {"type": "str", "choices": ["full", "diff", "incr"], "default": "incr"},
             "prove": {"type": "bool", "default": False},
+            "rto_target": {"type": "float", "default": 300},
+            "rpo_target": {"type": "float", "default": 120},
+            "escrow": {"type": "str", "no_log": True},
             "keep_full": {"type": "int", "default": 4},
             "stack_dir": {"type": "path", "default": "/opt/whats_agent"},
             "state_dir": {"type": "path", "default": "/var/lib/whats_agent"},
             "project": {"type": "str", "default": "whats_agent"},
             "run_id": {"type": "str"},
         },
+        required_if=[["state", "escrowed", ["escrow"]]],
         supports_check_mode=True,
     )
     place = DatabasePlace(Path(module.params["stack_dir"]), Path(module.params["state_dir"]), module.params["project"])

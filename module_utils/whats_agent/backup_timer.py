@@ -58,7 +58,7 @@ def work(backrest: Backrest, kind: str, keep_full: int, journal: Journal, heart:
     if not usable:
         return {"steps": ["every usable backup is proven"]}
     database = env_file.read_env(backrest.place.env_path)["DB_NAME"]
-    proof = postgres_proof.prove(backrest, usable[0], heart=heart, progress=progress, database=database)
+    proof = postgres_proof.prove(backrest, usable[0], heart=heart, progress=progress, dbname=database)
     if not proof.ok:
         raise WhatsAgentError(f"backup {proof.backup} failed its proof", **proof.as_dict())
     return {"proof": proof.as_dict()}

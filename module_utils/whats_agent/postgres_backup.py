@@ -54,6 +54,9 @@ def standing(repository: Repository, clock: Clock = SYSTEM_CLOCK) -> dict[str, A
     newest = repository.backups[-1] if repository.backups else None
     return {
         "problem": repository.problem,
+        "problem_pt": repository.problem_pt,
+        "takes_backups": repository.problem is None or repository.status == pgbackrest.STATUS_NO_BACKUP,
+        "proven": [b.label for b in proven],
         "backups": len(repository.backups),
         "newest": describe(newest) if newest else None,
         "newest_age_s": round(newest.age(clock.wall()), 1) if newest else None,

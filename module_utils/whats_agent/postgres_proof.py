@@ -18,7 +18,7 @@ from . import pgbackrest, postgres_integrity
 from .clock import SYSTEM_CLOCK, Clock
 from .errors import WhatsAgentError
 from .postgres_backrest import Backrest
-from .postgres_host import DATA_DIR, GID, UID, one_shot_options, repository_mounts
+from .postgres_host import DATA_DIR, GID, UID, database, one_shot_options, repository_mounts
 from .postgres_plan import RESERVE_BYTES, plan_restore
 from .postgres_standby import follow_replay
 from .postgres_wal import reached
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 SCRATCH_LABEL = "whats_agent.scratch"
 OPEN_DEADLINE_S = 900.0
 _MEMORY = "1g"
+IDLE_WAL_BYTES = 512  # a page header and a snapshot of running transactions: no commit
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,39 @@ class Proof:
     def as_dict(self) -> dict[str, Any]:
         """Return JSON-able data."""
         return asdict(self)
+
+
+def unarchived_seconds(backrest: Backrest, clock: Clock = SYSTEM_CLOCK) -> float:
+    """Return for how long the running server has been writing WAL that the repository lacks: what would be lost now.
+
+    That is, with its volume gone. 0 where nothing was written since the newest archived segment.
+    """
+    newest, archived_at = max(backrest.archived(), default=None), backrest.archived_at()
+    with database(backrest.place, "postgres") as admin:
+        (position,) = admin.execute("select pg_current_wal_insert_lsn()::text").fetchone()
+    if newest is None or archived_at is None:
+        raise WhatsAgentError("the repository holds no WAL: RPO is unbounded")
+    behind = pgbackrest.lsn_value(position) - pgbackrest.segment_start(newest) - pgbackrest.WAL_SEGMENT_BYTES
+    return 0.0 if behind <= IDLE_WAL_BYTES else round(clock.wall() - archived_at, 1)
+
+
+def rehearsal(proof: Proof, rpo_s: float, *, rto_target_s: float, rpo_target_s: float) -> dict[str, Any]:
+    """Judge a proof as the rehearsal of a recovery: measured against the targets. Pure."""
+    missed = []
+    if not proof.ok:
+        missed.append("the restored database is not sound")
+    if proof.rto_s > rto_target_s:
+        missed.append(f"RTO {proof.rto_s:g} s is over its target of {rto_target_s:g} s")
+    if rpo_s > rpo_target_s:
+        missed.append(f"RPO {rpo_s:g} s is over its target of {rpo_target_s:g} s")
+    return {
+        "backup": proof.backup,
+        "rto_s": proof.rto_s,
+        "rto_target_s": rto_target_s,
+        "rpo_s": rpo_s,
+        "rpo_target_s": rpo_target_s,
+        "missed": missed,
+    }
 
 
 class ScratchServer:
@@ -154,7 +188,7 @@ def prove(
     *,
     heart: Heart | Idle,
     progress: Callable[[str], Progress],
-    database: str,
+    dbname: str,
     clock: Clock = SYSTEM_CLOCK,
 ) -> Proof:
     """Restore a backup in scratch and judge it. Raises only where no verdict is possible; the verdict is annotated."""
@@ -183,7 +217,7 @@ def prove(
             newest = max(backrest.archived(), default=None)
             position, age = replayed(server, newest, progress("replay"), heart, clock)
             opened = clock.boottime()
-            checks = postgres_integrity.quick_checks(server.connect, database)
+            checks = postgres_integrity.quick_checks(server.connect, dbname)
             checks.append(postgres_integrity.check_structure(docker, server.container))
             whole = reached(position, None, newest)
             checks.append(
