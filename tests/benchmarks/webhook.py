@@ -196,15 +196,15 @@ def print_table(measured: dict[tuple[str, int], Measured]) -> None:
 
 def parse_options() -> Options:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="few short rounds, no pywa, no containers")
+    parser.add_argument("--quick", action="store_true", help="short rounds, no pywa, no containers")
     parser.add_argument(
         "--no-pywa", action="store_true", help="leave pywa out (its installation needs a package index)"
     )
     parser.add_argument("--no-stack", action="store_true", help="leave out what needs Docker and the project's images")
     given = parser.parse_args()
     return Options(
-        rounds=3 if given.quick else 7,
-        seconds=1.5 if given.quick else 4.0,
+        rounds=9 if given.quick else 7,
+        seconds=1.0 if given.quick else 4.0,
         pywa=not (given.quick or given.no_pywa),
         stack=not (given.quick or given.no_stack),
     )
