@@ -20,10 +20,11 @@ options:
       - V(credentials) gives the agent's role the password of C(.env). V(url) points C(DB_HOST) at the stack's database.
       - V(blockers) ends idle sessions that hold a transaction open and block others; V(connections) ends idle sessions.
       - V(archiving) gives the repository back to the server's user, prepares it, and proves that WAL reaches it.
-      - V(slots) drops inactive replication slots. V(collation) rebuilds indexes and accepts the new collation version.
+      - V(slots) drops inactive replication slots. V(receiver) starts the WAL receiver that commits wait for, or frees them.
+      - V(collation) rebuilds indexes and accepts the new collation version.
       - V(space) removes scratch volumes and expired backups.
     type: str
-    choices: [indexes, credentials, url, blockers, connections, archiving, slots, collation, space]
+    choices: [indexes, credentials, url, blockers, connections, archiving, slots, receiver, collation, space]
     required: true
   stack_dir:
     description: Where the stack lies.
@@ -76,7 +77,7 @@ from ansible.module_utils.whats_agent.postgres_host import DatabasePlace
 from ansible.module_utils.whats_agent.postgres_mend import REMEDIES
 
 ENGINE_TIMEOUT_S = 3600
-CHOICES = ["indexes", "credentials", "url", "blockers", "connections", "archiving", "slots", "collation", "space"]
+CHOICES = list(REMEDIES)
 
 
 def main() -> None:

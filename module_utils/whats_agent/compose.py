@@ -136,6 +136,11 @@ class ComposeProject:
         output = self._run(config_argv(self.stack_dir, self.project), "cannot read the compose project", timeout=20)
         return parse_service(json.loads(output), name)
 
+    def services(self) -> list[str]:
+        """Return the names of the project's services."""
+        argv = [*compose_argv(self.stack_dir, self.project), "config", "--services"]
+        return self._run(argv, "cannot read the compose project", timeout=20).split()
+
     def up(self, *services: str, wait_s: int = 60, environment: Mapping[str, str] | None = None) -> None:
         """Create or start services and wait until they are healthy. `environment` outweighs `.env`."""
         self._run(

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from . import pgbackrest
+from . import pgbackrest, postgres_receiver
 from .clock import SYSTEM_CLOCK, Clock
 from .errors import WhatsAgentError
 from .pgbackrest import expirable, iso, safe_to_expire
@@ -86,6 +86,9 @@ def take(
         outcome.changed = True
         outcome.steps.append(f"{backup.type} backup {backup.label} into repository {repo}")
     expire(backrest, keep_full, outcome)
+    folder = postgres_receiver.receiver_dir(backrest.place, backrest.docker)
+    if folder is not None and (removed := postgres_receiver.prune(folder, backrest.archived())):
+        outcome.steps.append(f"removed {removed} received WAL files that the repository holds")
     return outcome
 
 

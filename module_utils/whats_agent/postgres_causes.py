@@ -78,6 +78,7 @@ SUMMARIES: dict[str, tuple[str, str]] = {
     "wrong_data": ("the operator asks for the data of an earlier time", "o operador pede os dados de um momento anterior"),
     "undo_wanted": ("the operator asks to go back behind a restore", "o operador pede para desfazer uma restauração"),
     "removal_wanted": ("the operator asks to remove an old volume", "o operador pede para remover um volume antigo"),
+    "commits_waiting": ("commits wait for the WAL receiver", "commits esperam pelo receptor de WAL"),
     "collation_changed": ("the collation version has changed", "a versão da collation mudou"),
 }  # fmt: skip
 
@@ -285,6 +286,8 @@ def _resources(seen: Observed, free: int | None) -> Finding | None:  # noqa: PLR
         return _finding("disk_full", ("free bytes", free), ("needed", DISK_LOW_BYTES))
     if server.connections >= server.max_connections - server.reserved_connections:
         return _finding("connections_exhausted", ("connections", f"{server.connections} of {server.max_connections}"))
+    if server.waiting_commits:
+        return _finding("commits_waiting", ("commits that wait for the WAL receiver", server.waiting_commits))
     stuck = [
         b
         for b in server.blockers

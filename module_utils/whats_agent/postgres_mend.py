@@ -10,7 +10,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import env_file, postgres_pages, postgres_proof
+from . import env_file, postgres_pages, postgres_proof, postgres_receiver
+from .clock import SYSTEM_CLOCK
 from .errors import WhatsAgentError
 from .postgres_backup import DEFAULT_KEEP_FULL, Outcome, expire
 from .postgres_host import ENV_NAMES, GID, UID, application_login, database
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from .postgres_backrest import Backrest
 
+RECEIVER_DEADLINE_S = 20.0
 IDLE_S = 30  # as long as this a session must have been idle before it may be ended
 KEEP_FREE = 0.2  # share of the connections that are to be free afterwards
 RESTORED_WRITERS = ("worker",)
@@ -202,6 +204,33 @@ def mend_slots(backrest: Backrest, *, write: bool) -> list[str]:
     return [f"dropped the inactive slot {slot}" for slot in slots]
 
 
+def mend_receiver(backrest: Backrest, *, write: bool) -> list[str]:
+    """Bring the WAL receiver back, since commits wait for it; where it does not come, let commits go without it."""
+    place = backrest.place
+    done = ["started the WAL receiver"]
+    if not write:
+        return done
+    try:
+        backrest.compose.start(postgres_receiver.SERVICE)
+    except WhatsAgentError as error:
+        done = [f"the WAL receiver does not start: {error.message}"]
+    deadline = SYSTEM_CLOCK.boottime() + RECEIVER_DEADLINE_S
+    with database(place, "postgres") as admin:
+        while SYSTEM_CLOCK.boottime() < deadline:
+            (waiting,) = admin.execute(
+                "select count(*) from pg_stat_activity where wait_event = 'SyncRep' "
+                "and clock_timestamp() - state_change > interval '1 s'"
+            ).fetchone()
+            if waiting == 0:
+                return done
+            SYSTEM_CLOCK.sleep(0.5)
+        # No time-out frees a commit that waits: only the setting does.
+        admin.execute("alter system set synchronous_standby_names = ''")
+        admin.execute("select pg_reload_conf()")
+    done.append("let commits go on without the receiver, until the next deployment")
+    return done
+
+
 def mend_collation(backrest: Backrest, *, write: bool) -> list[str]:
     """Rebuild the indexes of databases whose collation version has changed, then accept the version."""
     from psycopg import sql
@@ -255,6 +284,7 @@ REMEDIES: dict[str, Callable[..., list[str]]] = {
     "connections": mend_connections,
     "archiving": mend_archiving,
     "slots": mend_slots,
+    "receiver": mend_receiver,
     "collation": mend_collation,
     "space": mend_space,
 }

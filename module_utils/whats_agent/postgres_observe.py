@@ -93,6 +93,7 @@ class ServerFacts:
     slots: tuple[dict[str, Any], ...] = ()
     collation_mismatch: tuple[str, ...] = ()
     invalid_indexes: tuple[str, ...] = ()
+    waiting_commits: int = 0
 
 
 @dataclass(frozen=True)
@@ -195,6 +196,8 @@ select pg_is_in_recovery(),
   (select count(*) from pg_ls_archive_statusdir() where name like '%%.ready')::int,
   (select extract(epoch from now() - last_archived_time)::float8 from pg_stat_archiver),
   (select extract(epoch from now() - last_failed_time)::float8 from pg_stat_archiver),
+  (select count(*) from pg_stat_activity
+     where wait_event = 'SyncRep' and clock_timestamp() - state_change > interval '5 s')::int,
   (select last_failed_time is not null and (last_archived_time is null or last_failed_time > last_archived_time)
      from pg_stat_archiver)
 """
@@ -249,7 +252,8 @@ def server_facts(admin: Any, database: str) -> ServerFacts:
         archive_ready=row[11],
         archive_last_ok_age=row[12],
         archive_last_failed_age=row[13],
-        archive_failing=bool(row[14]),
+        waiting_commits=row[14],
+        archive_failing=bool(row[15]),
         blockers=tuple(blockers),
         slots=tuple(slots),
         collation_mismatch=collations,

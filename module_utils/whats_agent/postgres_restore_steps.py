@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import env_file, pgbackrest, postgres_integrity, postgres_wal
+from . import env_file, pgbackrest, postgres_integrity, postgres_receiver, postgres_wal
 from .clock import SYSTEM_CLOCK, Clock
 from .errors import WhatsAgentError
 from .postgres_backrest import RESTORE_LABEL, Backrest
@@ -83,6 +83,8 @@ class RestoreSteps:
                 handed = False  # too damaged to ask: its WAL is read from the volume
         self._save(was_alive=handed or self.state.get("was_alive", False))
         self._stop_database()
+        if self.docker.container(self.place.project, postgres_receiver.SERVICE) is not None:
+            self.compose.stop(postgres_receiver.SERVICE)
         return {"asked_for_its_wal": handed}
 
     def _stop_database(self) -> None:
@@ -156,12 +158,27 @@ class RestoreSteps:
         source = self.state.get("source_volume")
         old = self.docker.volume(source or self.state["old_volume"])
         if old is None or not (Path(old.mountpoint) / "pg_wal").is_dir():
-            return {"old_volume": "not readable"}
+            return {"old_volume": "not readable", **self._carry_received()}
         tail = postgres_wal.unarchived(Path(old.mountpoint))
         copied = 0 if source else postgres_wal.copy_tail(tail, Path(old.mountpoint), self._volume_dir(), (UID, GID))
         expected = None if self.state["target_time"] else self._old_end(old.name, tail)
         self._save(expected_end=expected)
         return {"segments": len(tail.segments), "copied": copied, "expected_end": expected}
+
+    def _carry_received(self) -> dict[str, Any]:
+        """Carry over what a WAL receiver has and the archive lacks, where there is one."""
+        folder = postgres_receiver.receiver_dir(self.place, self.docker)
+        if folder is None or self.state["target_time"]:
+            return {}
+        found = postgres_receiver.received(folder, self.backrest.archived())
+        copied = postgres_receiver.copy(found, folder, self._volume_dir(), (UID, GID))
+        tail = postgres_wal.Tail(tuple(found.segments), ())
+        start = postgres_wal.walk_from(1, "", "", tail)
+        if start is not None:
+            argv = postgres_wal.waldump_argv(f"{DATA_DIR}/pg_wal", *start)
+            walked = self.backrest.look_into(self.state["new_volume"], argv, restore_id=self.state["id"])
+            self._save(expected_end=postgres_wal.parse_wal_end(walked.stderr + walked.stdout))
+        return {"received": len(found.segments), "copied": copied, "expected_end": self.state["expected_end"]}
 
     def _volume_dir(self) -> Path:
         volume = self.docker.volume(self.state["new_volume"])
@@ -263,6 +280,11 @@ class RestoreSteps:
 
     def _step_served(self) -> dict[str, Any]:
         """Let the writers in again: the worker replays the message log from the restored position."""
+        folder = postgres_receiver.receiver_dir(self.place, self.docker)
+        if folder is not None:
+            postgres_receiver.put_aside(folder, self.state["id"])
+        if postgres_receiver.SERVICE in self.compose.services():
+            self.compose.start(postgres_receiver.SERVICE)
         self.compose.start(*WRITERS)
         return {}
 

@@ -77,16 +77,17 @@ def parse_wal_end(output: str) -> str | None:
     return lsn_text(segment_start(match["name"])) if match else None
 
 
-def holds_its_name(path: Path) -> bool:
-    """Tell whether a segment file's first page belongs where its name says."""
+def holds_its_name(path: Path, name: str = "") -> bool:
+    """Tell whether a segment file's first page belongs where its name (or the given one) says."""
+    name = name or path.name
     with path.open("rb") as stream:
         header = stream.read(_PAGE_HEADER.size)
     if len(header) < _PAGE_HEADER.size:
         return False
     magic, _info, timeline, address = _PAGE_HEADER.unpack(header)
     # A segment that a promotion began keeps, in its first page, the timeline it continues: no higher than its name's.
-    fits: bool = address == segment_start(path.name)
-    return fits and magic != 0 and 0 < timeline <= int(path.name[:8], 16)
+    fits: bool = address == segment_start(name)
+    return fits and magic != 0 and 0 < timeline <= int(name[:8], 16)
 
 
 def segments_in(data_dir: Path) -> list[str]:
