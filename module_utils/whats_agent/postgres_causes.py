@@ -7,6 +7,7 @@ others. What each cause is called in English and Portuguese stands beside its na
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -102,6 +103,12 @@ _EXIT_CAUSES = {
     EXIT_NO_CONTROL_FILE: "control_file_lost",
     EXIT_WRONG_MAJOR: "wrong_major",
 }
+
+
+# What an error says when data is damaged; a time-out, say, tells nothing of the kind.
+_DAMAGE = re.compile(
+    r"invalid page|could not (?:read|open|access) (?:block|file)|cache lookup failed|missing chunk|unexpected data"
+)
 
 
 @dataclass(frozen=True)
@@ -231,9 +238,9 @@ def _connection(seen: Observed) -> Finding | None:  # noqa: PLR0911 - one return
 def _server(seen: Observed) -> Finding | None:
     server, volume = seen.server, seen.volume
     if server is None:
-        if seen.errors:
+        if any(_DAMAGE.search(error) for error in seen.errors):
             return _finding("catalog_corrupt", *(("query", error) for error in seen.errors))
-        return _finding("unresponsive", ("connection", "no answer"))
+        return _finding("unresponsive", *(("query", error) for error in seen.errors or ("no answer",)))
     return _damage(seen) or _access(seen) or _resources(seen, volume.free if volume else None)
 
 
@@ -252,6 +259,9 @@ def _damage(seen: Observed) -> Finding | None:
         found = [what for kind in kinds for what in by_kind.get(kind, [])]
         if found:
             return _finding(cause, *(("damaged", what) for what in found[:10]), *counted)
+    complaints = [error for error in seen.errors if _DAMAGE.search(error)]
+    if complaints:
+        return _finding("catalog_corrupt", *(("query", error) for error in complaints), *counted)
     missing = [s.line for s in seen.signs if s.sign == "file_missing"]
     if missing:
         return _finding("page_corrupt", *(("log", line) for line in missing))

@@ -71,7 +71,7 @@ def check_pages(admin: Any, inside: Any, database: str) -> Check:
     row = admin.execute("select oid::bigint from pg_database where datname = %s", (database,)).fetchone()
     if row is None:
         return Check("pages", False, f"the database {database} does not exist")
-    scan = postgres_pages.scan(admin, inside, int(row[0]), budget_s=6 * 3600)
+    scan = postgres_pages.scan(admin, postgres_pages.relations_of(inside), int(row[0]), budget_s=6 * 3600)
     if scan.bad:
         return Check("pages", False, "; ".join(page.describe() for page in scan.bad[:5]))
     return Check("pages", True, f"{scan.scanned} bytes read, every checksum fits")

@@ -35,7 +35,7 @@ def mend_indexes(backrest: Backrest, *, write: bool) -> list[str]:
     done = []
     with database(place, "postgres") as admin, database(place, name) as inside:
         (oid,) = admin.execute("select oid::bigint from pg_database where datname = %s", (name,)).fetchone()
-        bad = postgres_pages.scan(admin, inside, int(oid), budget_s=3600).bad
+        bad = postgres_pages.scan(admin, postgres_pages.relations_of(inside), int(oid), budget_s=3600).bad
         beyond = [page.describe() for page in bad if page.kind not in ("index", "map", "catalog_index")]
         if beyond:
             raise WhatsAgentError(f"more than indexes is damaged: {'; '.join(beyond[:3])}")

@@ -369,12 +369,18 @@ def _pages(
         inside = None
     oid = admin.execute("select oid::bigint from pg_database where datname = %s", (name,)).fetchone()[0]
     try:
-        scan = postgres_pages.scan(admin, inside, int(oid), budget_s=budget_s, suspects=suspects)
+        relations = postgres_pages.relations_of(inside) if inside is not None else {}
     except psycopg.Error as error:
-        return {}, [*errors, " ".join(str(error).split())[:400]]
+        # A damaged catalog names nothing any more; its pages can be read all the same.
+        errors.append(" ".join(str(error).split())[:400])
+        relations = {}
     finally:
         if inside is not None:
             inside.close()
+    try:
+        scan = postgres_pages.scan(admin, relations, int(oid), budget_s=budget_s, suspects=suspects)
+    except psycopg.Error as error:
+        return {}, [*errors, " ".join(str(error).split())[:400]]
     return {
         "pages": {"scanned": scan.scanned, "total": scan.total, "complete": scan.complete},
         "bad_pages": tuple({"kind": p.kind, "what": p.describe(), **asdict(p)} for p in scan.bad),

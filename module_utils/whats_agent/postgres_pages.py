@@ -126,7 +126,7 @@ def scan_order(files: list[tuple[str, int]], rank: dict[tuple[bool, int], int]) 
 
 def scan(
     admin: Any,
-    inside: Any | None,
+    relations: dict[tuple[bool, int], Relation],
     database_oid: int,
     *,
     budget_s: float,
@@ -135,11 +135,10 @@ def scan(
 ) -> PageScan:
     """Read a database's files and the shared ones and compare page checksums, for at most about `budget_s` seconds.
 
-    `admin` is a superuser's connection to a database that has `pageinspect`; `inside` one to the database itself, to
-    name relations (None when its catalog is too damaged to connect). `suspects` are file paths named by the server's
-    log, read first.
+    `admin` is a superuser's connection to a database that has `pageinspect`; `relations` is what `relations_of` says of
+    the database itself (nothing, where its catalog is too damaged to ask). `suspects` are file paths named by the
+    server's log, read first.
     """
-    relations = _relations(inside) if inside is not None else {}
     rank = {key: 2 if relation.catalog else 1 for key, relation in relations.items()}
     rank.update({owner_key(path): 0 for path in suspects})
     found = admin.execute(_FILES, {"folder": f"base/{database_oid}"}).fetchall()
@@ -172,7 +171,7 @@ def _bad_pages(admin: Any, path: str, offset: int, size: int, first: int) -> lis
     return list(admin.execute(_BAD_PAGES, parameters).fetchall())
 
 
-def _relations(inside: Any) -> dict[tuple[bool, int], Relation]:
+def relations_of(inside: Any) -> dict[tuple[bool, int], Relation]:
     """Return the database's relations, known by what `owner_key` makes of their files."""
     return {
         (bool(shared), int(node)): Relation(
