@@ -208,8 +208,9 @@ def _container(seen: Observed) -> Finding | None:  # noqa: PLR0911 - one return 
     failed = crashing or container["exit_code"] not in (0, 137, 143)
     if failed:
         for sign, cause in _FATAL_SIGNS:
-            if any(s.sign == sign for s in seen.signs):
-                return _finding(cause, *lines, *details)
+            telling = [("log", s.line) for s in seen.signs if s.sign == sign]
+            if telling:
+                return _finding(cause, *telling, *(line for line in lines if line not in telling), *details)
     if crashing:
         return _finding("crash_loop", *details, *lines)
     stopped = container["exit_code"] in (0, 130, 137, 143) and not container["oom_killed"]
