@@ -80,6 +80,7 @@ SUMMARIES: dict[str, tuple[str, str]] = {
     "undo_wanted": ("the operator asks to go back behind a restore", "o operador pede para desfazer uma restauração"),
     "removal_wanted": ("the operator asks to remove an old volume", "o operador pede para remover um volume antigo"),
     "commits_waiting": ("commits wait for the WAL receiver", "commits esperam pelo receptor de WAL"),
+    "receiver_bypassed": ("commits go on without the WAL receiver", "commits seguem sem o receptor de WAL"),
     "collation_changed": ("the collation version has changed", "a versão da collation mudou"),
 }  # fmt: skip
 
@@ -312,6 +313,8 @@ def _resources(seen: Observed, free: int | None) -> Finding | None:  # noqa: PLR
     held = [s for s in server.slots if s["held"] > SLOT_HELD_BYTES and not s["active"]]
     if held:
         return _finding("slot_holding_wal", *(("slot", f"{s['slot_name']} holds {s['held']} bytes") for s in held))
+    if server.receiver_bypassed:
+        return _finding("receiver_bypassed", ("synchronous_standby_names", "emptied by ALTER SYSTEM"))
     if server.collation_mismatch:
         return _finding("collation_changed", *(("collation", name) for name in server.collation_mismatch))
     return None

@@ -205,30 +205,49 @@ def mend_slots(backrest: Backrest, *, write: bool) -> list[str]:
 
 
 def mend_receiver(backrest: Backrest, *, write: bool) -> list[str]:
-    """Bring the WAL receiver back, since commits wait for it; where it does not come, let commits go without it."""
-    place = backrest.place
+    """Bring the WAL receiver back, since commits wait for it; where it does not come, let commits go without it.
+
+    Where they go without it already, have them wait again as soon as it is back; that it does not come is then an error.
+    """
     done = ["started the WAL receiver"]
     if not write:
         return done
+    failure = ""
     try:
         backrest.compose.start(postgres_receiver.SERVICE)
     except WhatsAgentError as error:
-        done = [f"the WAL receiver does not start: {error.message}"]
-    deadline = SYSTEM_CLOCK.boottime() + RECEIVER_DEADLINE_S
-    with database(place, "postgres") as admin:
-        while SYSTEM_CLOCK.boottime() < deadline:
-            (waiting,) = admin.execute(
-                "select count(*) from pg_stat_activity where wait_event = 'SyncRep' "
-                "and clock_timestamp() - state_change > interval '1 s'"
-            ).fetchone()
-            if waiting == 0:
-                return done
-            SYSTEM_CLOCK.sleep(0.5)
-        # No time-out frees a commit that waits: only the setting does.
-        admin.execute("alter system set synchronous_standby_names = ''")
+        failure = error.message
+    with database(backrest.place, "postgres") as admin:
+        (bypassed,) = admin.execute(
+            "select exists (select from pg_file_settings where name = 'synchronous_standby_names' and setting = '' "
+            "and sourcefile like '%/postgresql.auto.conf')"
+        ).fetchone()
+        back = not failure and _receiver_is_back(admin)
+        if bypassed and not back:
+            raise WhatsAgentError(f"the WAL receiver does not come back: {failure or 'it does not connect'}")
+        if bypassed:
+            admin.execute("alter system reset synchronous_standby_names")
+            done.append("had commits wait for it again")
+        elif not back:
+            # No time-out frees a commit that waits: only the setting does.
+            admin.execute("alter system set synchronous_standby_names = ''")
+            done = ["let commits go on without the WAL receiver, which does not come back"]
         admin.execute("select pg_reload_conf()")
-    done.append("let commits go on without the receiver, until the next deployment")
     return done
+
+
+def _receiver_is_back(admin: Any) -> bool:
+    """Wait until the receiver streams; tell whether it does."""
+    deadline = SYSTEM_CLOCK.boottime() + RECEIVER_DEADLINE_S
+    while SYSTEM_CLOCK.boottime() < deadline:
+        (streaming,) = admin.execute(
+            "select exists (select from pg_stat_replication where application_name = 'whats_agent_receiver' "
+            "and state = 'streaming')"
+        ).fetchone()
+        if streaming:
+            return True
+        SYSTEM_CLOCK.sleep(0.5)
+    return False
 
 
 def mend_collation(backrest: Backrest, *, write: bool) -> list[str]:

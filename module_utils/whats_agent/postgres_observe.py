@@ -94,6 +94,7 @@ class ServerFacts:
     collation_mismatch: tuple[str, ...] = ()
     invalid_indexes: tuple[str, ...] = ()
     waiting_commits: int = 0
+    receiver_bypassed: bool = False
 
 
 @dataclass(frozen=True)
@@ -198,6 +199,8 @@ select pg_is_in_recovery(),
   (select extract(epoch from now() - last_failed_time)::float8 from pg_stat_archiver),
   (select count(*) from pg_stat_activity
      where wait_event = 'SyncRep' and clock_timestamp() - state_change > interval '5 s')::int,
+  exists (select from pg_file_settings where name = 'synchronous_standby_names' and setting = ''
+     and sourcefile like '%%/postgresql.auto.conf'),
   (select last_failed_time is not null and (last_archived_time is null or last_failed_time > last_archived_time)
      from pg_stat_archiver)
 """
@@ -253,7 +256,8 @@ def server_facts(admin: Any, database: str) -> ServerFacts:
         archive_last_ok_age=row[12],
         archive_last_failed_age=row[13],
         waiting_commits=row[14],
-        archive_failing=bool(row[15]),
+        receiver_bypassed=row[15],
+        archive_failing=bool(row[16]),
         blockers=tuple(blockers),
         slots=tuple(slots),
         collation_mismatch=collations,

@@ -144,6 +144,7 @@ SLOT = {"slot_name": "gone", "active": False, "wal_status": "extended", "held": 
         ({"server": None, "errors": ("cache lookup failed for type 25",)}, "catalog_corrupt"),
         ({"server": None, "errors": ("canceling statement due to statement timeout",)}, "unresponsive"),
         ({"server": server(waiting_commits=2)}, "commits_waiting"),
+        ({"server": server(receiver_bypassed=True)}, "receiver_bypassed"),
         ({"volume": replace(VOLUME, free=1000)}, "disk_full"),
         ({"server": server(connections=95)}, "connections_exhausted"),
         ({"server": server(connections=94)}, "healthy"),
