@@ -18,7 +18,7 @@ from oncall.project import HEADER_FIELDS, PLAYBOOKS, ROOT, Runbook, playbooks
 ALL = playbooks()
 RUNBOOKS = [runbook for runbook in ALL if runbook.is_runbook]
 # Playbooks whose names promise the run contract: what the guide calls procedures.
-PROMISING = re.compile(r"^(recover|respond|reclaim|diagnose|analyze|validate|update|rollback|backup|disaster)")
+PROMISING = re.compile(r"^(recover|respond|reclaim|diagnose|analyze|validate|update|rollback|backup|disaster|remove)")
 LONGEST = 60
 
 
