@@ -46,6 +46,12 @@ options:
     description: How many megabytes are to stay free beside a restored database.
     type: int
     default: 512
+  plan:
+    description:
+      - Whether to plan the restore that the cause may need. Without it nothing is refused and nothing said about losses.
+      - For looking a second time at a cause whose plan is known; the restore plans anew itself.
+    type: bool
+    default: true
   repository:
     description: Whether to tell as well how the backup repository stands.
     type: bool
@@ -125,6 +131,7 @@ def main() -> None:
             "undo": {"type": "str"},
             "remove_volume": {"type": "str"},
             "reserve_mb": {"type": "int", "default": 512},
+            "plan": {"type": "bool", "default": True},
             "repository": {"type": "bool", "default": False},
             "wait": {"type": "float", "default": 0},
         },
@@ -141,6 +148,7 @@ def main() -> None:
         reserve=parameters["reserve_mb"] * 1024 * 1024,
         page_budget_s=parameters["page_budget"],
         wait_s=parameters["wait"],
+        plan=parameters["plan"],
     )
     try:
         diagnosis, observed = diagnose(backrest, wish)

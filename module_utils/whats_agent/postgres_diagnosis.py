@@ -31,6 +31,7 @@ class Wish:
     reserve: int = RESERVE_BYTES
     page_budget_s: float = PAGE_BUDGET_S
     wait_s: float = 0
+    plan: bool = True
 
 
 def diagnose(backrest: Backrest, wish: Wish, clock: Clock = SYSTEM_CLOCK) -> tuple[dict[str, Any], Observed]:
@@ -51,7 +52,7 @@ def diagnose(backrest: Backrest, wish: Wish, clock: Clock = SYSTEM_CLOCK) -> tup
             removal = find_removable(data_volumes(backrest), wish.remove_volume or "")
         except WhatsAgentError as error:
             refusal = {"en": error.message, "pt": str(error.details.get("pt") or error.message)}
-    elif finding.cause in RESTORED:
+    elif finding.cause in RESTORED and wish.plan:
         try:
             plan = _plan(backrest, seen, finding, wish, clock)
         except WhatsAgentError as error:

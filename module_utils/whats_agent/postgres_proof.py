@@ -217,7 +217,7 @@ def prove(
             newest = max(backrest.archived(), default=None)
             position, age = replayed(server, newest, progress("replay"), heart, clock)
             opened = clock.boottime()
-            checks = postgres_integrity.quick_checks(server.connect, dbname)
+            checks, _none = postgres_integrity.run_checks(server.connect, dbname)
             checks.append(postgres_integrity.check_structure(docker, server.container))
             whole = reached(position, None, newest)
             checks.append(

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from .journal import Progress
     from .lock import Heart, Idle
 
+STOP_S = 60
+STOP_DAMAGED_S = 10
 SWITCH_DEADLINE_S = 20.0
+QUICK_QUERY_S = 0.5  # what one check may take before promotion
 CLONE_TIMEOUT_S = 6 * 3600.0
 # Those that write to the database. The app keeps taking webhooks: it needs nothing but its disk.
 WRITERS = ("worker",)
@@ -82,19 +85,20 @@ class RestoreSteps:
             except psycopg.Error:
                 handed = False  # too damaged to ask: its WAL is read from the volume
         self._save(was_alive=handed or self.state.get("was_alive", False))
-        self._stop_database()
+        # One that answers gets the time to write its checkpoint; from one that does not, its WAL is all that counts.
+        self._stop_database(STOP_S if handed else STOP_DAMAGED_S)
         if self.docker.container(self.place.project, postgres_receiver.SERVICE) is not None:
             self.compose.stop(postgres_receiver.SERVICE)
         return {"asked_for_its_wal": handed}
 
-    def _stop_database(self) -> None:
+    def _stop_database(self, timeout_s: int = STOP_S) -> None:
         container = self.docker.container(self.place.project, self.place.service)
         if container is None:
             return
         if container.status == "paused":
             self.docker.client.api.unpause(container.id)
         if container.status not in ("exited", "created", "dead"):
-            self.compose.stop(self.place.service)
+            self.compose.stop(self.place.service, timeout_s=timeout_s)
         state = self.docker.container(self.place.project, self.place.service)
         if state is not None and state.status in ("running", "restarting", "paused"):
             raise WhatsAgentError(f"the postgres container cannot be stopped (it is {state.status})")
@@ -172,8 +176,7 @@ class RestoreSteps:
             return {}
         found = postgres_receiver.received(folder, self.backrest.archived())
         copied = postgres_receiver.copy(found, folder, self._volume_dir(), (UID, GID))
-        tail = postgres_wal.Tail(tuple(found.segments), ())
-        start = postgres_wal.walk_from(1, "", "", tail)
+        start = postgres_wal.first_of_tail(tuple(found.segments))
         if start is not None:
             argv = postgres_wal.waldump_argv(f"{DATA_DIR}/pg_wal", *start)
             walked = self.backrest.look_into(self.state["new_volume"], argv, restore_id=self.state["id"])
@@ -188,15 +191,8 @@ class RestoreSteps:
 
     def _old_end(self, volume: str, tail: postgres_wal.Tail) -> str | None:
         """Return the LSN at which the old volume's WAL ends, or None where there is none to walk through."""
-        control = self.backrest.look_into(
-            volume, ["pg_controldata", f"--pgdata={DATA_DIR}"], restore_id=self.state["id"]
-        )
-        start = postgres_wal.walk_from(control.exit_code, control.stdout, control.stderr, tail)
-        if start is None:
-            return None
-        walked = self.backrest.look_into(
-            volume, postgres_wal.waldump_argv(f"{DATA_DIR}/pg_wal", *start), restore_id=self.state["id"]
-        )
+        argv = postgres_wal.walk_argv(DATA_DIR, tail.segments)
+        walked = self.backrest.look_into(volume, argv, restore_id=self.state["id"])
         return postgres_wal.parse_wal_end(walked.stderr + walked.stdout)
 
     # Verifying -------------------------------------------------------------------------------------------------------
@@ -233,12 +229,14 @@ class RestoreSteps:
 
     def _step_verified(self) -> dict[str, Any]:
         """Check what was restored while nobody can write to it."""
-        checks = postgres_integrity.quick_checks(lambda name: connect(self.place, name), self.state["database"])
+        checks, later = postgres_integrity.run_checks(
+            lambda name: connect(self.place, name), self.state["database"], query_limit_s=QUICK_QUERY_S
+        )
         bad = postgres_integrity.failures(checks)
-        self._save(checks=[check.as_dict() for check in checks])
+        self._save(checks=[check.as_dict() for check in checks], put_off=later)
         if bad:
             raise UnsoundBackupError(f"what was restored from {self.state['backup']} is not sound: {bad}")
-        return {"checks": [check.as_dict() for check in checks]}
+        return {"checks": [check.as_dict() for check in checks], "put_off": later}
 
     # Serving ---------------------------------------------------------------------------------------------------------
 
@@ -289,13 +287,20 @@ class RestoreSteps:
         return {}
 
     def _step_checked(self) -> dict[str, Any]:
-        """Check heaps against indexes, all of them, now that the service is back."""
+        """Check heaps against indexes, and what was put off, now that the service is back."""
         self._ensure_running()
         container = self.docker.require_running(self.place.project, self.place.service)
-        check = postgres_integrity.check_structure(self.docker, container.id)
-        if not check.ok:
-            raise WhatsAgentError(f"the restored database serves, yet pg_amcheck finds: {check.detail}")
-        return {"structure": check.detail}
+        checks, _none = postgres_integrity.run_checks(
+            lambda name: connect(self.place, name),
+            self.state["database"],
+            only=frozenset(self.state.get("put_off", [])),
+        )
+        checks.append(postgres_integrity.check_structure(self.docker, container.id))
+        bad = postgres_integrity.failures(checks)
+        if bad:
+            raise WhatsAgentError(f"the restored database serves, and is not sound: {bad}")
+        self._save(checks=[*self.state.get("checks", []), *(check.as_dict() for check in checks)])
+        return {"checks": [check.as_dict() for check in checks]}
 
     def _step_backed_up(self) -> dict[str, Any]:
         """Take a full backup: the timeline is new, and the next restore should not have to go through this one."""

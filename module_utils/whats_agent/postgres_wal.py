@@ -16,33 +16,14 @@ from pathlib import Path
 
 from .errors import WhatsAgentError
 from .files import sync_directory
-from .pgbackrest import WAL_SEGMENT_BYTES, lsn_text, segment_start
+from .pgbackrest import WAL_SEGMENT_BYTES, lsn_text, lsn_value, segment_start
 
 _SEGMENT_FILE = re.compile(r"[0-9A-F]{24}")
 _HISTORY_FILE = re.compile(r"[0-9A-F]{8}\.history")
 _PAGE_HEADER = struct.Struct("<HHIQ")  # magic, info, timeline, page address
-# How pg_waldump says that the WAL goes no further: inside a segment, at a page that belongs elsewhere, at a missing file.
-_ENDS_OF_WAL = (
-    re.compile(r"error in WAL record at [0-9A-F/]+: .* LSN (?P<end>[0-9A-F]+/[0-9A-F]+), offset"),
-    re.compile(r"error in WAL record at [0-9A-F/]+: .* at (?P<end>[0-9A-F]+/[0-9A-F]+)"),
-)
-_MISSING_FILE = re.compile(r"could not (?:find|open) file \"(?P<name>[0-9A-F]{24})\"")
-_CONTROL = {
-    "redo": re.compile(r"^Latest checkpoint's REDO location:\s+(\S+)$", re.MULTILINE),
-    "timeline": re.compile(r"^Latest checkpoint's TimeLineID:\s+(\d+)$", re.MULTILINE),
-    "system": re.compile(r"^Database system identifier:\s+(\d+)$", re.MULTILINE),
-    "state": re.compile(r"^Database cluster state:\s+(.+)$", re.MULTILINE),
-}
-
-
-@dataclass(frozen=True)
-class ControlFile:
-    """What `pg_controldata` says of a cluster that is not running."""
-
-    redo: str
-    timeline: int
-    system: int
-    state: str
+# How pg_waldump ends: it names the last record that it could read whole, and then what is wrong behind it. Where exactly that
+# record ends it does not always say (the next one may have been written in part), so what counts is that it was replayed.
+_LAST_RECORD = re.compile(r"error in WAL record at (?P<start>[0-9A-F]+/[0-9A-F]+): ")
 
 
 @dataclass(frozen=True)
@@ -58,23 +39,10 @@ class Tail:
         return len(self.segments) * WAL_SEGMENT_BYTES
 
 
-def parse_control(output: str) -> ControlFile:
-    """Read `pg_controldata`'s output (in the C locale)."""
-    found = {name: pattern.search(output) for name, pattern in _CONTROL.items()}
-    if not all(found.values()):
-        raise WhatsAgentError("pg_controldata's output has another shape", stdout=output[:400])
-    values = {name: match[1] for name, match in found.items() if match}
-    return ControlFile(values["redo"], int(values["timeline"]), int(values["system"]), values["state"].strip())
-
-
 def parse_wal_end(output: str) -> str | None:
-    """Return where `pg_waldump` found no further record, or None when it did not say."""
-    for pattern in _ENDS_OF_WAL:
-        match = pattern.search(output)
-        if match is not None:
-            return match["end"]
-    match = _MISSING_FILE.search(output)
-    return lsn_text(segment_start(match["name"])) if match else None
+    """Return the LSN that replay must have reached when the last whole record was replayed; None when that is unknown."""
+    match = _LAST_RECORD.search(output)
+    return lsn_text(lsn_value(match["start"]) + 1) if match else None
 
 
 def holds_its_name(path: Path, name: str = "") -> bool:
@@ -137,20 +105,37 @@ def copy_tail(tail: Tail, source: Path, target: Path, owner: tuple[int, int]) ->
     return copied
 
 
-def walk_from(exit_code: int, stdout: str, stderr: str, tail: Tail) -> tuple[str, int] | None:
-    """Return (LSN, timeline) to walk the WAL from: the last checkpoint, else the tail's beginning, else None.
-
-    The arguments are `pg_controldata`'s answer; a damaged control file it only warns about, and what it says then would
-    send the search anywhere.
-    """
-    if exit_code == 0 and "WARNING" not in stdout + stderr:
-        found = parse_control(stdout)
-        return found.redo, found.timeline
-    if not tail.segments:
+def first_of_tail(segments: tuple[str, ...]) -> tuple[str, int] | None:
+    """Return (LSN, timeline) of the oldest segment on the newest timeline, or None where there is none."""
+    if not segments:
         return None
-    timeline = max(name[:8] for name in tail.segments)
-    first = min(name for name in tail.segments if name.startswith(timeline))
+    timeline = max(name[:8] for name in segments)
+    first = min(name for name in segments if name.startswith(timeline))
     return lsn_text(segment_start(first)), int(timeline, 16)
+
+
+# Walks a volume's WAL from its last checkpoint; from the given LSN and timeline where its control file is missing or damaged
+# (that pg_controldata only warns about, and what it says then would send the search anywhere).
+_WALK = """
+control=$(pg_controldata --pgdata="$1" 2>&1) || control=
+case "$control" in *WARNING*) control= ;; esac
+if [ -n "$control" ]; then
+  start=$(printf '%s\\n' "$control" | sed -n "s/^Latest checkpoint's REDO location: *//p")
+  timeline=$(printf '%s\\n' "$control" | sed -n "s/^Latest checkpoint's TimeLineID: *//p")
+else
+  start=$2
+  timeline=$3
+fi
+if [ -n "$start" ]; then
+  pg_waldump --quiet --path="$1/pg_wal" --start="$start" --timeline="$timeline"
+fi
+"""
+
+
+def walk_argv(data_dir: str, tail: tuple[str, ...]) -> list[str]:
+    """Return the command that walks a volume's WAL to its end, from its last checkpoint, else from its tail's beginning."""
+    start = first_of_tail(tail)
+    return ["sh", "-c", _WALK, "sh", data_dir, start[0] if start else "", str(start[1]) if start else ""]
 
 
 def waldump_argv(wal_dir: str, start: str, timeline: int) -> list[str]:

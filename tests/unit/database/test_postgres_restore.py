@@ -104,7 +104,7 @@ class Recorded(Restore):
         number = len(rejected)
         return replace(PLAN, old_volume=volume, backup=f"backup{number}", rejected=rejected)
 
-    def _stop_database(self) -> None:
+    def _stop_database(self, _timeout_s: int = 0) -> None:
         self.parts.calls.append("stop postgres")
 
 

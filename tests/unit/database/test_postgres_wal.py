@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import os
 import struct
+import subprocess
 from pathlib import Path
 
 import pytest
 from ansible.module_utils.whats_agent import postgres_wal as wal
-from ansible.module_utils.whats_agent.errors import WhatsAgentError
 from ansible.module_utils.whats_agent.pgbackrest import segment_start
 
 ONE, TWO, THREE = (f"00000001000000000000000{n}" for n in (1, 2, 3))
@@ -76,55 +76,69 @@ def test_copying_again_copies_only_what_is_missing_and_never_touches_the_source(
     assert not list((target / "pg_wal").glob(".*"))
 
 
-def test_the_control_file_is_read() -> None:
-    output = (
-        "Database system identifier:           7711728541213069332\n"
-        "Database cluster state:               in production\n"
-        "Latest checkpoint's REDO location:    0/7000060\n"
-        "Latest checkpoint's TimeLineID:       1\n"
-    )
-    assert wal.parse_control(output) == wal.ControlFile("0/7000060", 1, 7711728541213069332, "in production")
-    with pytest.raises(WhatsAgentError, match="another shape"):
-        wal.parse_control("something else")
+def test_without_a_control_file_the_walk_begins_with_the_newest_timelines_oldest_segment() -> None:
+    segments = (ONE, TWO, "000000020000000000000003", "000000020000000000000004")
+    assert wal.first_of_tail(segments) == ("0/3000000", 2)
+    assert wal.first_of_tail(()) is None
+    assert wal.walk_argv("/data", segments)[3:] == ["sh", "/data", "0/3000000", "2"]
+    assert wal.walk_argv("/data", ())[3:] == ["sh", "/data", "", ""]
 
 
-def test_the_walk_begins_at_the_last_checkpoint_else_at_the_tail() -> None:
-    control = "\n".join(
-        [
-            "Database system identifier: 7",
-            "Database cluster state: in production",
-            "Latest checkpoint's REDO location: 0/7000060",
-            "Latest checkpoint's TimeLineID: 1",
-        ]
-    )
-    tail = wal.Tail((ONE, TWO, "000000020000000000000003", "000000020000000000000004"), ())
-    assert wal.walk_from(0, control, "", tail) == ("0/7000060", 1)
-    # A damaged control file is only warned about, a missing one is an error: neither is believed.
-    assert wal.walk_from(0, control, "WARNING: Calculated CRC checksum does not match", tail) == ("0/3000000", 2)
-    assert wal.walk_from(1, "", "could not open file", tail) == ("0/3000000", 2)
-    assert wal.walk_from(1, "", "could not open file", wal.Tail((), ())) is None
+CONTROL = """\
+Database cluster state:               in production
+Latest checkpoint's REDO location:    0/7000060
+Latest checkpoint's TimeLineID:       1
+"""
+
+
+@pytest.mark.parametrize(
+    ("controldata", "walked"),
+    [
+        (f"cat <<'EOF'\n{CONTROL}EOF", "--start=0/7000060 --timeline=1"),
+        (f"echo 'pg_controldata: WARNING: CRC' >&2; cat <<'EOF'\n{CONTROL}EOF", "--start=0/3000000 --timeline=2"),
+        ("echo 'could not open file' >&2; exit 1", "--start=0/3000000 --timeline=2"),
+    ],
+)
+def test_a_damaged_control_file_is_not_believed(tmp_path: Path, controldata: str, walked: str) -> None:
+    for name, text in (("pg_controldata", controldata), ("pg_waldump", 'echo "$@"')):
+        tool = tmp_path / name
+        tool.write_text(f"#!/bin/sh\n{text}\n")
+        tool.chmod(0o755)
+    argv = wal.walk_argv("/data", ("000000020000000000000003",))
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, env={"PATH": path})
+    assert done.stdout.strip() == f"--quiet --path=/data/pg_wal {walked}"
 
 
 @pytest.mark.parametrize(
     ("said", "end"),
     [
+        # The last record ends where the next would begin.
         (
             "error in WAL record at 0/900BA38: invalid record length at 0/900BA60: expected at least 24, got 0",
-            "0/900BA60",
+            "0/900BA39",
         ),
+        # It was a switch to the next segment, which is a recycled one.
         (
             (
                 "error in WAL record at 0/90198C0: unexpected pageaddr 0/5000000 in WAL segment 00000001000000000000000A, "
                 "LSN 0/A000000, offset 0"
             ),
-            "0/A000000",
+            "0/90198C1",
         ),
-        ("error in WAL record at 0/5000060: record with incorrect prev-link 0/12 at 0/5000098", "0/5000098"),
-        ('could not find file "00000001000000000000000C": No such file or directory', "0/C000000"),
+        # Behind it another was begun and crosses into a page that never came: the page is no end of any record.
+        (
+            (
+                "error in WAL record at 0/C10DD40: invalid magic number 0000 in WAL segment 00000001000000000000000C, "
+                "LSN 0/C10E000, offset 1105920"
+            ),
+            "0/C10DD41",
+        ),
+        ('could not find file "00000001000000000000000C": No such file or directory', None),
         ("could not find a valid record after 0/7000028", None),
     ],
 )
-def test_the_end_of_wal_is_where_waldump_stops(said: str, end: str | None) -> None:
+def test_replay_must_have_passed_the_last_whole_record(said: str, end: str | None) -> None:
     assert wal.parse_wal_end(f"pg_waldump: error: {said}\n") == end
 
 
