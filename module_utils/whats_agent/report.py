@@ -121,3 +121,34 @@ def recommend(result: Mapping[str, Any]) -> Text | None:
     if result["outcome"] == "predicted":
         return {"en": "to do it, run without --check", "pt": "para fazê-lo, execute sem --check"}
     return None
+
+
+def last_step(events: Sequence[Mapping[str, Any]]) -> str | None:
+    """Return the rung that ended last, or None."""
+    return next((str(e["step"]) for e in reversed(events) if e["event"] == "step" and e.get("phase") == "end"), None)
+
+
+def unpredictable(ends: Sequence[Mapping[str, Any]]) -> Text | None:
+    """Say of a dry run that its step could not be played through, and so is not predictable from there on."""
+    failed = next((event for event in ends if not event.get("ok")), None)
+    if failed is None:
+        return None
+    step, why = failed["step"], failed.get("error", "")
+    return {
+        "en": f"the step {step} is not predictable beyond this point: {why}",
+        "pt": f"o passo {step} não é previsível além deste ponto: {why}",
+    }
+
+
+def why_not(error: str, ends: Sequence[Mapping[str, Any]], verification: Mapping[str, Any] | None) -> Text:
+    """Say why a run did not recover: what stopped it, the failed checks, or the failed step."""
+    if error:
+        return {"en": error, "pt": error}
+    failed = [c for c in (verification or {}).get("checks") or [] if not c.get("ok")]
+    if failed:
+        named = ", ".join(f"{c['name']} ({c.get('detail', '')})" for c in failed)
+        return {"en": f"verification failed: {named}", "pt": f"a verificação falhou: {named}"}
+    if ends and not ends[-1].get("ok"):
+        step, why = ends[-1]["step"], ends[-1].get("error", "")
+        return {"en": f"the step {step} failed: {why}", "pt": f"o passo {step} falhou: {why}"}
+    return {"en": "nothing verified that it is healthy", "pt": "nada verificou que está saudável"}

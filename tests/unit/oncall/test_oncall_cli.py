@@ -4,14 +4,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
 from oncall import cli as command_line
+from oncall import engine as real_engine
+from oncall.commands.options import PlaybookName
 from oncall.engine import EngineError, Finished, HostResult
 from oncall.outcomes import EXIT_CODES, exit_code, gravest
 from oncall.project import PLAYBOOKS, parse_duration, read_runbook
@@ -45,8 +48,8 @@ class Engine:
 @pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch) -> Engine:
     fake = Engine()
-    monkeypatch.setattr(command_line, "run_playbook", fake.run_playbook)
-    monkeypatch.setattr(command_line, "ask", fake.ask)
+    monkeypatch.setattr(real_engine, "run_playbook", fake.run_playbook)
+    monkeypatch.setattr(real_engine, "ask", fake.ask)
     monkeypatch.setenv("WHATS_AGENT_LANG", "en")
     return fake
 
@@ -335,10 +338,25 @@ def test_an_engine_that_can_not_start_is_one_line(
     def broken(*_arguments: Any, **_options: Any) -> None:
         raise EngineError("[ERROR]: the inventory is broken")
 
-    monkeypatch.setattr(command_line, "ask", broken)
+    monkeypatch.setattr(real_engine, "ask", broken)
     result = oncall("status")
     assert result.exit_code == 1
     assert result.stderr.strip().splitlines() == ["Error: [ERROR]: the inventory is broken"]
+
+
+def _commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    for name, command in group.commands.items():
+        yield (*path, name), command
+        if isinstance(command, click.Group):
+            yield from _commands(command, (*path, name))
+
+
+@pytest.mark.parametrize(
+    "command", [pytest.param(command, id=" ".join(path)) for path, command in _commands(command_line.cli)]
+)
+def test_every_command_that_answers_has_json(command: click.Command) -> None:
+    options = {option for parameter in command.params for option in parameter.opts}
+    assert ("--json" in options) == (command.name != "completion")
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
@@ -347,7 +365,7 @@ def test_completion_scripts(oncall: Callable[..., Result], shell: str) -> None:
 
 
 def test_runbooks_are_completed_with_their_purpose() -> None:
-    found = command_line.PlaybookName().shell_complete(None, None, "recover_d")  # type: ignore[arg-type]
+    found = PlaybookName().shell_complete(None, None, "recover_d")  # type: ignore[arg-type]
     assert [item.value for item in found] == ["recover_db"]
     assert found[0].help
 

@@ -338,7 +338,7 @@ def test_a_quiet_rung_lengthens_the_lease_and_its_end_shortens_it(target: Target
 
 def test_a_step_after_which_a_container_restarts_has_failed(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "ansible.module_utils.whats_agent.run.watch", lambda *_arguments: ["app restarted (exit code 1)"]
+        "ansible.module_utils.whats_agent.run_steps.watch", lambda *_arguments: ["app restarted (exit code 1)"]
     )
     run_id = target.open()["run_id"]
     target.plan(run_id, "stopped")
