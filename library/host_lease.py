@@ -1,25 +1,25 @@
 #!/usr/bin/python
 # SPDX-License-Identifier: GPL-3.0-or-later
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Hold a server's lock for a playbook that is no runbook."""
+"""Hold a server's lock, and keep a journal, for a playbook that is no runbook."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 ---
 module: host_lease
-short_description: Hold a server's lock for a playbook that is no runbook
+short_description: Hold a server's lock, and keep a journal, for a playbook that is no runbook
 version_added: "0.1.0"
 description:
-  - A deployment changes what a runbook may be mending, so both take the same lock.
-  - Fails, naming the holder, while another run holds it. A lease left behind is taken over.
-  - Takes nothing that it would have to wait for in check mode, since a dry run changes nothing.
+  - A deployment changes what a runbook may be mending, so both take the same lock and write the same kind of journal.
+  - Fails, naming the holder, while another run holds it. A lease left behind is taken over, and the run that left it is closed.
+  - A dry run takes no lock; the record of it, marked so, is all that it writes.
 author: "The whats-agent-runbooks authors (@whats-agent-runbooks)"
 options:
   state:
     description:
       - V(held) takes the lock, or renews it when O(run_id) already holds it.
-      - V(released) gives it back; a lock that is not ours is left alone.
+      - V(released) ends the run with its outcome and gives the lock back; O(error) tells that it failed.
     type: str
     choices: [held, released]
     default: held
@@ -30,10 +30,25 @@ options:
   run_id:
     description: The run that holds it, as an earlier call returned it. Required for V(released).
     type: str
+  host:
+    description: The target's name in the inventory, for the journal.
+    type: str
+    default: ""
   component:
     description: What the run is about.
     type: str
     default: deployment
+  playbook:
+    description: What the run is called, for the journal.
+    type: str
+    default: ""
+  error:
+    description: What stopped the run that O(state=released) ends; empty when nothing did.
+    type: str
+    default: ""
+  env_file:
+    description: The stack's C(.env); its secret values are hidden wherever they would be recorded or shown.
+    type: path
   holder:
     description: Who runs it. Required for taking the lock.
     type: dict
@@ -56,7 +71,7 @@ options:
     default: 180
 attributes:
   check_mode:
-    description: In check mode nothing is taken or given back.
+    description: Records a dry run and takes no lock.
     support: full
   diff_mode:
     description: There is nothing to compare.
@@ -81,14 +96,41 @@ run_id:
   returned: always
   type: str
   sample: 20261122T100000Z-1a2b3c4d
+taken_over:
+  description: The run whose holder died and whose lease this run took over.
+  returned: when the lock is taken
+  type: str
+result:
+  description: How the run ended - outcome, reason, seconds, next_step and message.
+  returned: when O(state=released)
+  type: dict
 """
 
 from pathlib import Path
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.whats_agent.errors import WhatsAgentError
-from ansible.module_utils.whats_agent.journal import new_run_id
-from ansible.module_utils.whats_agent.lock import HostLock
+from ansible.module_utils.whats_agent.job import Job
+from ansible.module_utils.whats_agent.run_base import About, Settings
+
+
+def perform(params: dict[str, Any], *, dry_run: bool) -> dict[str, Any]:
+    """Do what the parameters ask of the run, and return what the module returns."""
+    env_file = Path(params["env_file"]) if params["env_file"] else None
+    settings = Settings(Path(params["state_dir"]), env_file, time_to_live=params["time_to_live"])
+    if params["state"] == "released":
+        job = Job.resume(settings, params["run_id"])
+        return {"run_id": job.run_id, "result": job.close(params["error"])}
+    if params["run_id"]:
+        job = Job.resume(settings, params["run_id"])
+        job.renew()
+        return {"run_id": job.run_id}
+    job = Job.new(settings, About(params["host"], params["component"], params["playbook"], dry_run=dry_run))
+    opened = job.open(params["holder"])
+    if opened["result"] is not None:
+        raise WhatsAgentError(opened["result"]["message"]["en"], run_id=job.run_id, result=opened["result"])
+    return {"run_id": job.run_id, "taken_over": opened["taken_over"]}
 
 
 def main() -> None:
@@ -98,7 +140,11 @@ def main() -> None:
             "state": {"type": "str", "choices": ["held", "released"], "default": "held"},
             "state_dir": {"type": "path", "default": "/var/lib/whats_agent"},
             "run_id": {"type": "str"},
+            "host": {"type": "str", "default": ""},
             "component": {"type": "str", "default": "deployment"},
+            "playbook": {"type": "str", "default": ""},
+            "error": {"type": "str", "default": ""},
+            "env_file": {"type": "path"},
             "holder": {
                 "type": "dict",
                 "options": {name: {"type": "str", "required": True} for name in ("user", "controller", "entry_point")},
@@ -109,21 +155,12 @@ def main() -> None:
         required_one_of=[("run_id", "holder")],
         supports_check_mode=True,
     )
-    params = module.params
-    run_id = params["run_id"] or new_run_id()
-    lock = HostLock(Path(params["state_dir"]), time_to_live=params["time_to_live"])
     try:
-        if not module.check_mode:
-            if params["state"] == "released":
-                lock.release(run_id)
-            elif params["run_id"]:
-                lock.renew(run_id)
-            else:
-                lock.acquire(run_id, params["component"], params["holder"])
+        returned = perform(module.params, dry_run=module.check_mode)
     except WhatsAgentError as error:
         module.fail_json(msg=error.message, **error.details)
-    # A lock is no state of the server that a deployment is about: taking it is no change.
-    module.exit_json(changed=False, run_id=run_id)
+    # Neither a lock nor a journal is what a deployment is about: taking it is no change.
+    module.exit_json(changed=False, **returned)
 
 
 if __name__ == "__main__":

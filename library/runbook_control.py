@@ -7,7 +7,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: runbook_control
-short_description: Break a lock, close or open a breaker, mute or unmute a component
+short_description: Break a lock, close or open a breaker, mute or unmute a component, or note why nothing was done
 version_added: 0.1.0
 description:
   - Takes a decision that only a person may take, and writes it with its reason into C(control.jsonl) beside the run journals.
@@ -19,9 +19,10 @@ options:
       - V(open_breaker) forbids runs to act on a component.
       - V(mute) holds back alerts and unattended runs of a component for O(seconds). Runs that people start are not held back.
       - V(unmute) ends a mute.
+      - V(note) only writes down why something unattended, such as C(oncall watch), acted on a component or did not.
     type: str
     required: true
-    choices: [break_lock, close_breaker, open_breaker, mute, unmute]
+    choices: [break_lock, close_breaker, open_breaker, mute, unmute, note]
   component:
     description: The component. Required for all but V(break_lock).
     type: str
@@ -99,7 +100,7 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "action": {
         "type": "str",
         "required": True,
-        "choices": ["break_lock", "close_breaker", "open_breaker", "mute", "unmute"],
+        "choices": ["break_lock", "close_breaker", "open_breaker", "mute", "unmute", "note"],
     },
     "component": {"type": "str"},
     "run_id": {"type": "str"},
@@ -124,6 +125,7 @@ REQUIRED_IF = [
     ("action", "open_breaker", ["component"]),
     ("action", "mute", ["component", "seconds"]),
     ("action", "unmute", ["component"]),
+    ("action", "note", ["component"]),
 ]
 
 
@@ -138,6 +140,9 @@ def perform(control: Control, params: dict[str, Any]) -> dict[str, Any]:
         return {"changed": control.open_breaker(component, why, params["breaker_threshold"])}
     if action == "mute":
         return {"changed": True, "mute": asdict(control.mute(component, params["seconds"], why))}
+    if action == "note":
+        control.note(component, why)
+        return {"changed": False}
     return {"changed": control.unmute(component, why)}
 
 

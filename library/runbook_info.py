@@ -67,6 +67,11 @@ seen:
   description: The parts, by name.
   returned: success
   type: dict
+now:
+  description: The host's own time, to which the times in the parts belong.
+  returned: success
+  type: str
+  sample: 2026-01-31T12:00:00.123Z
 events:
   description: The run's events, in order.
   returned: when O(run_id) is given
@@ -79,6 +84,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.whats_agent.clock import SYSTEM_CLOCK
 from ansible.module_utils.whats_agent.errors import WhatsAgentError
 from ansible.module_utils.whats_agent.host_view import PARTS, HostView
 
@@ -119,7 +125,7 @@ def main() -> None:
         found["seen"] = view.look(params["parts"])
     except WhatsAgentError as error:
         module.fail_json(msg=error.message, **error.details)
-    module.exit_json(changed=False, **found)
+    module.exit_json(changed=False, now=SYSTEM_CLOCK.rfc3339(), **found)
 
 
 if __name__ == "__main__":

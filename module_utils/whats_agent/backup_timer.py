@@ -2,7 +2,8 @@
 """What a server's timer runs: `python3 -m whats_agent_ops.backup_timer full|diff|incr|prove`.
 
 It takes the same lock and writes the same journal as a playbook, and waits for a run that holds the host. Exit codes: 0 done,
-1 failed (the last line of stderr says why), 75 the host stayed locked.
+1 failed (the last line of stderr says why), 75 the host stayed locked. While the component `backup` is muted it does nothing,
+says so, records it and exits 0.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 from . import env_file, postgres_backup, postgres_proof
 from .clock import SYSTEM_CLOCK
 from .compose import ComposeProject
+from .control import read_mute
 from .docker_host import DockerHost
 from .errors import WhatsAgentError
 from .journal import Journal, Progress, new_run_id
@@ -84,6 +86,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(sys.argv[1:] if argv is None else argv)
     run_id = new_run_id()
     lock = HostLock(arguments.state_dir)
+    mute = read_mute(arguments.state_dir, "backup")
+    if mute is not None:
+        # Said and recorded, and no failure of the timer: a person wanted it so.
+        journal = Journal(arguments.state_dir, run_id)
+        journal.write("open", component="backup", runbook="backup_timer", kind=arguments.kind, entry_point="timer")
+        journal.write("close", outcome="refused", reason=mute.describe())
+        print(mute.describe()["en"], file=sys.stderr)
+        return 0
     try:
         acquire(lock, run_id, arguments.kind)
     except LockHeldError as error:

@@ -13,12 +13,13 @@ from typing import Any
 
 from .breaker import THRESHOLD, Breaker
 from .clock import SYSTEM_CLOCK, Clock
-from .errors import WhatsAgentError
+from .errors import Text, WhatsAgentError
 from .files import append_line, ensure_directory, read_json, write_json
 from .lock import HostLock
 from .redact import redact
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
+UNATTENDED = ("watcher", "timer")  # entry points with nobody at the keyboard: what a mute holds back
 MAX_MUTE = 7 * 86400  # seconds: a mute that outlives a week hides a fault that nobody looks at
 
 
@@ -31,6 +32,13 @@ class Mute:
     by: str
     why: str
     since: str
+
+    def describe(self) -> Text:
+        """Return who muted what until when, and what that holds back."""
+        return {
+            "en": f"{self.component} is muted until {self.until} by {self.by} ({self.why}): nothing unattended acts on it",
+            "pt": f"{self.component} está silenciado até {self.until} por {self.by} ({self.why}): nada age nele sozinho",
+        }
 
     def is_over(self, clock: Clock) -> bool:
         """Tell whether the time is up, by this host's clock."""
@@ -111,6 +119,13 @@ class Control:
             self._record("unmute", why, component=component)
             path.unlink()
         return True
+
+    def note(self, component: str, why: str) -> bool:
+        """Write down why something unattended acted on a component, or did not."""
+        _mute_path(self._state_dir, component)  # a name that names no other file
+        if not self._dry_run:
+            self._record("note", why, component=component)
+        return not self._dry_run
 
     def _record(self, action: str, why: str, **fields: Any) -> None:
         if not why.strip():

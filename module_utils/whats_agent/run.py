@@ -8,13 +8,11 @@ renews the lease: a run that lost it stops here before it can act beside another
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from .consent import Subject
 from .errors import WhatsAgentError
 from .journal import last_durations, read_events, run_ids, run_path
-from .lock import LockHeldError
 from .plan import Diagnosis, Plan, Situation, check_diagnosis, decide, subject_of
 from .report import last_step, unpredictable, why_not
 from .run_base import About, Settings, diagnosis_fields
@@ -27,60 +25,6 @@ _SEARCHED_PLANS = 50  # journals looked through for the plan that issued a conse
 
 class Run(Steps):
     """The operations of one run."""
-
-    # Open ------------------------------------------------------------------------------------------------------------
-
-    def open(self, holder: Mapping[str, str]) -> dict[str, Any]:
-        """Record the run and take the host's lease; a held one ends the run as refused.
-
-        Returns `{run_id, result, taken_over, held_by}`; `result` is None while the run goes on.
-        """
-        self._journal.write(
-            "open",
-            component=self.about.component,
-            playbook=self.about.playbook,
-            host=self.about.host,
-            read_only=self.about.read_only,
-            holder=dict(holder),
-        )
-        opened: dict[str, Any] = {"run_id": self.run_id, "result": None, "taken_over": None, "held_by": None}
-        if not self._holds_lease:
-            present = self._lock.read()
-            if present is not None and not self._lock.is_dead(present):
-                opened["held_by"] = present.describe()
-                self._journal.write("lock", held_by=present.describe())
-            return opened
-        try:
-            dead = self._lock.acquire(self.run_id, self.about.component, holder)
-        except LockHeldError as error:
-            owner = error.details["holder"]
-            reason = {
-                "en": error.message,
-                "pt": (
-                    f"outra execução ocupa este servidor: {owner['run']} ({owner['component']}) de "
-                    f"{owner['user']}@{owner['controller']} por {owner['entry_point']}, desde {owner['since']}"
-                ),
-            }
-            step = {"en": f"wait for run {owner['run']} to end", "pt": f"espere a execução {owner['run']} terminar"}
-            opened["result"] = self._finish("refused", reason=reason, next_step=step)
-            return opened
-        if dead is not None:
-            opened["taken_over"] = dead.run
-            self._journal.write("takeover", of=dead.run, holder=asdict(dead))
-            self._close_abandoned(dead.run)
-        return opened
-
-    def _close_abandoned(self, run_id: str) -> None:
-        """Close the journal of a run whose holder died, so that no run stays open for ever."""
-        if not run_path(self.settings.state_dir, run_id).exists():
-            return
-        if any(event["event"] == "close" for event in read_events(run_path(self.settings.state_dir, run_id))):
-            return
-        reason = {
-            "en": f"abandoned: its holder died and run {self.run_id} took its lease over",
-            "pt": f"abandonada: quem a executava morreu e a execução {self.run_id} assumiu",
-        }
-        self._journal_of(run_id).write("close", outcome="abandoned", reason=reason, taken_over_by=self.run_id)
 
     # Plan ------------------------------------------------------------------------------------------------------------
 

@@ -4,16 +4,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from . import notify
 from .breaker import THRESHOLD, Breaker
 from .clock import SYSTEM_CLOCK, Clock
+from .control import UNATTENDED, read_mute
 from .env_file import parse_env
 from .errors import Text, WhatsAgentError
 from .journal import STATE_DIR, Journal, new_run_id, read_events, run_path
-from .lock import TIME_TO_LIVE, HostLock
+from .lock import TIME_TO_LIVE, HostLock, LockHeldError
 from .plan import FAILURES
 from .redact import redact, secrets_of
 from .report import message, recommend, timings
@@ -92,6 +94,75 @@ class RunBase:
         if self._holds_lease:
             self._lock.renew(self.run_id)
 
+    # Open ------------------------------------------------------------------------------------------------------------
+
+    def open(self, holder: Mapping[str, str]) -> dict[str, Any]:
+        """Record the run and take the host's lease; a held one ends the run as refused.
+
+        Returns `{run_id, result, taken_over, held_by}`; `result` is None while the run goes on.
+        """
+        self._journal.write(
+            "open",
+            component=self.about.component,
+            playbook=self.about.playbook,
+            host=self.about.host,
+            read_only=self.about.read_only,
+            holder=dict(holder),
+        )
+        opened: dict[str, Any] = {"run_id": self.run_id, "result": None, "taken_over": None, "held_by": None}
+        if not self._holds_lease:
+            present = self._lock.read()
+            if present is not None and not self._lock.is_dead(present):
+                opened["held_by"] = present.describe()
+                self._journal.write("lock", held_by=present.describe())
+            return opened
+        held_back = self._held_back(holder)
+        if held_back is not None:
+            opened["result"] = held_back
+            return opened
+        try:
+            dead = self._lock.acquire(self.run_id, self.about.component, holder)
+        except LockHeldError as error:
+            owner = error.details["holder"]
+            reason = {
+                "en": error.message,
+                "pt": (
+                    f"outra execução ocupa este servidor: {owner['run']} ({owner['component']}) de "
+                    f"{owner['user']}@{owner['controller']} por {owner['entry_point']}, desde {owner['since']}"
+                ),
+            }
+            step = {"en": f"wait for run {owner['run']} to end", "pt": f"espere a execução {owner['run']} terminar"}
+            opened["result"] = self._finish("refused", reason=reason, next_step=step)
+            return opened
+        if dead is not None:
+            opened["taken_over"] = dead.run
+            self._journal.write("takeover", of=dead.run, holder=asdict(dead))
+            self._close_abandoned(dead.run)
+        return opened
+
+    def _held_back(self, holder: Mapping[str, str]) -> dict[str, Any] | None:
+        """End a run that nobody is at the keyboard of, while its component is muted."""
+        if holder.get("entry_point") not in UNATTENDED:
+            return None
+        mute = read_mute(self.settings.state_dir, self.about.component, self._clock)
+        if mute is None:
+            return None
+        command = f"oncall unmute {self.about.component} --why …"
+        step = {"en": f"wait, or {command}", "pt": f"espere, ou {command}"}
+        return self._finish("refused", reason=mute.describe(), next_step=step)
+
+    def _close_abandoned(self, run_id: str) -> None:
+        """Close the journal of a run whose holder died, so that no run stays open for ever."""
+        if not run_path(self.settings.state_dir, run_id).exists():
+            return
+        if any(event["event"] == "close" for event in read_events(run_path(self.settings.state_dir, run_id))):
+            return
+        reason = {
+            "en": f"abandoned: its holder died and run {self.run_id} took its lease over",
+            "pt": f"abandonada: quem a executava morreu e a execução {self.run_id} assumiu",
+        }
+        self._journal_of(run_id).write("close", outcome="abandoned", reason=reason, taken_over_by=self.run_id)
+
     def _planned(self) -> dict[str, Any]:
         planned = [event for event in self._events() if event["event"] == "plan"]
         if not planned:
@@ -139,7 +210,26 @@ class RunBase:
         self._journal.write("close", **{k: v for k, v in result.items() if k not in ("run", "dry_run")})
         if self._holds_lease:
             self._lock.release(self.run_id)
+            self._tell(result)
         return result
+
+    def _tell(self, result: Mapping[str, Any]) -> None:
+        """Send word of the end. The run is over and recorded by now, so nothing that happens here can change it."""
+        if not notify.is_news(result):
+            return
+        try:
+            mute = read_mute(self.settings.state_dir, self.about.component, self._clock)
+            channels = notify.read_channels(self.settings.state_dir / notify.FILE_NAME)
+        except WhatsAgentError as error:
+            self._journal.write("notify", ok=False, error=error.message)
+            return
+        if channels == notify.Channels():
+            return
+        if mute is not None:
+            self._journal.write("notify", ok=False, error=mute.describe()["en"])
+            return
+        for told in notify.send(channels, notify.text_of(result), result, self._clock):
+            self._journal.write("notify", **told)
 
     def _count(self, result: Mapping[str, Any]) -> None:
         """Tell the breaker: a recovery that failed counts, a verified one clears."""

@@ -1,13 +1,13 @@
 #!/usr/bin/python
 # SPDX-License-Identifier: GPL-3.0-or-later
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Kill a playbook's controller with SIGKILL at a chosen moment of what it does to a server."""
+"""Kill a playbook's controller with SIGKILL, or strike otherwise, at a chosen moment of what it does to a server."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: interrupted_playbook
-short_description: Run a playbook and kill it with SIGKILL when the server has reached a given state
+short_description: Run a playbook and kill it, or do something else, when the server has reached a given state
 version_added: "0.1.0"
 author: whats_agent contributors (@whats-agent)
 description:
@@ -28,12 +28,17 @@ options:
     description: The regular expression that says in what O(watch) prints that the moment has come.
     type: str
     required: true
+  instead:
+    description: A command to run at that moment in place of killing; the playbook is then left to end by itself.
+    type: list
+    elements: str
+    default: []
   chdir:
     description: Where to run the command.
     type: path
     required: true
   timeout:
-    description: Seconds to wait for the moment.
+    description: Seconds to wait for the moment, and for the end after O(instead).
     type: int
     default: 180
 attributes:
@@ -56,6 +61,10 @@ output:
   description: What the command had printed when it was killed.
   returned: always
   type: str
+rc:
+  description: The command's exit code.
+  returned: when O(instead) is given
+  type: int
 """
 
 import os  # noqa: E402
@@ -77,6 +86,7 @@ def main() -> None:
             "argv": {"type": "list", "elements": "str", "required": True},
             "watch": {"type": "list", "elements": "str", "required": True},
             "pattern": {"type": "str", "required": True},
+            "instead": {"type": "list", "elements": "str", "default": []},
             "chdir": {"type": "path", "required": True},
             "timeout": {"type": "int", "default": 180},
         },
@@ -104,6 +114,14 @@ def main() -> None:
                 os.killpg(process.pid, signal.SIGKILL)
                 module.fail_json(msg=f"the moment never came: {seen.stdout}{seen.stderr}", output=printed())
             time.sleep(POLL_SECONDS)
+        if params["instead"]:
+            subprocess.run(params["instead"], check=True, capture_output=True)
+            try:
+                process.wait(params["timeout"])
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                module.fail_json(msg="it did not end by itself", output=printed())
+            module.exit_json(changed=True, rc=process.returncode, output=printed())
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         module.exit_json(changed=True, output=printed())

@@ -131,3 +131,17 @@ def test_decisions_are_seen_newest_first(run_module: RunModule, tmp_path: Path) 
 def test_a_url_of_another_kind_is_refused(run_module: RunModule, tmp_path: Path) -> None:
     params = {"state_dir": str(tmp_path), "parts": ["health"], "url": "file:///etc/passwd"}
     assert "http or https" in run_module("runbook_info", params, fails=True)["msg"]
+
+
+def test_a_note_is_kept_with_the_decisions_and_changes_nothing(run_module: RunModule, tmp_path: Path) -> None:
+    params = {
+        "action": "note",
+        "component": "database",
+        "why": "held back: muted",
+        "by": BY,
+        "state_dir": str(tmp_path),
+    }
+    assert run_module("runbook_control", params)["changed"] is False
+    (line,) = (tmp_path / "control.jsonl").read_text().splitlines()
+    assert (json.loads(line)["action"], json.loads(line)["why"]) == ("note", "held back: muted")
+    run_module("runbook_control", {**params, "component": "../evil"}, fails=True)

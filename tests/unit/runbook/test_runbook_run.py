@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.whats_agent.clock import SYSTEM_CLOCK
+from ansible.module_utils.whats_agent.control import Control
 from ansible.module_utils.whats_agent.lock import HostLock
 from ansible.module_utils.whats_agent.run import About, Run, Settings
 
@@ -357,3 +359,65 @@ def test_a_dry_run_whose_step_breaks_says_that_it_is_not_predictable(target: Tar
     result = target.close(run_id)
     assert result["outcome"] == "predicted"
     assert "not predictable beyond this point: needs what" in result["message"]["en"]
+
+
+@pytest.mark.parametrize("entry_point", ["watcher", "timer"])
+def test_a_mute_holds_back_what_is_unattended_and_says_so(target: Target, entry_point: str) -> None:
+    Control(target.state_dir, HOLDER).mute("fake", 600, "the disk is being replaced")
+    opened = target.call("open", host="box", component="fake", holder={**HOLDER, "entry_point": entry_point})
+    assert opened["result"]["outcome"] == "refused"
+    assert "muted until" in opened["result"]["message"]["en"]
+    assert "the disk is being replaced" in opened["result"]["message"]["pt"]
+    assert target.events(opened["run_id"])[-1]["outcome"] == "refused"
+    assert not (target.state_dir / "lock.json").exists()
+
+
+def test_a_mute_holds_back_neither_people_nor_other_components(target: Target) -> None:
+    Control(target.state_dir, HOLDER).mute("fake", 600, "maintenance")
+    first = target.open()
+    assert first["result"] is None
+    target.close(first["run_id"])
+    watcher = {**HOLDER, "entry_point": "watcher"}
+    other = target.call("open", host="box", component="other", holder=watcher)
+    assert other["result"] is None
+    target.close(other["run_id"])
+
+
+def _tell_by(target: Target, channels: str) -> None:
+    target.state_dir.mkdir()
+    (target.state_dir / "notify.json").write_text(channels)
+
+
+def test_people_are_told_of_an_end_that_concerns_them(target: Target, tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    command = [sys.executable, "-c", f"import sys; open({str(kept)!r}, 'a').write(sys.stdin.read())"]
+    _tell_by(target, json.dumps({"command": command}))
+    healthy = target.open()["run_id"]
+    target.plan(healthy, "healthy")
+    assert not kept.exists(), "nobody wants to hear that all is well"
+    run_id = target.open()["run_id"]
+    target.plan(run_id, "unknown_cause")
+    told = json.loads(kept.read_text())
+    assert (told["run"], told["outcome"], told["escalate"]) == (run_id, "refused", True)
+    assert [event["event"] for event in target.events(run_id)][-2:] == ["close", "notify"]
+
+
+@pytest.mark.parametrize("broken", ['{"command": ["/no/such/program"]}', "{", '{"command": "shell string"}'])
+def test_word_that_can_not_be_sent_is_recorded_and_decides_nothing(target: Target, broken: str) -> None:
+    _tell_by(target, broken)
+    run_id = target.open()["run_id"]
+    result = target.plan(run_id, "unknown_cause")["result"]
+    assert result["outcome"] == "refused"
+    last = target.events(run_id)[-1]
+    assert (last["event"], last["ok"]) == ("notify", False)
+    assert last["error"]
+
+
+def test_a_muted_component_sends_no_word(target: Target, tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    _tell_by(target, json.dumps({"command": ["/usr/bin/touch", str(kept)]}))
+    Control(target.state_dir, HOLDER).mute("fake", 600, "maintenance")
+    run_id = target.open()["run_id"]
+    target.plan(run_id, "unknown_cause")
+    assert not kept.exists()
+    assert "muted" in target.events(run_id)[-1]["error"]
