@@ -10,6 +10,7 @@ from typing import Any
 from .breaker import BreakerState
 from .consent import Subject, consent_hash, refuse_consent, state_digest
 from .errors import Text, WhatsAgentError
+from .playbooks import by_hand
 
 SUCCESSES = ("already_healthy", "recovered", "rolled_back", "predicted")
 FAILURES = ("acted_not_recovered", "refused")
@@ -162,6 +163,9 @@ def _decided_by_diagnosis(diagnosis: Diagnosis) -> Plan | None:
     if diagnosis.healthy:
         return Plan(diagnosis.cause, "already_healthy", diagnosis.summary)
     if diagnosis.belongs_to is not None:
+        instead = by_hand(diagnosis.belongs_to)
+        if instead is not None:
+            return Plan(diagnosis.cause, "refused", diagnosis.summary, next_step=instead, escalate=True)
         reason = {
             "en": f"{diagnosis.summary['en']}. This is for playbooks/{diagnosis.belongs_to}",
             "pt": f"{diagnosis.summary['pt']}. Isto cabe a playbooks/{diagnosis.belongs_to}",

@@ -53,10 +53,18 @@ def test_bad_input_is_refused_even_where_all_is_well() -> None:
 
 
 def test_what_belongs_elsewhere_is_refused_and_names_the_runbook() -> None:
-    found = plan("stopped", belongs_to="recover_app.yml")
+    found = plan("stopped", belongs_to="recover_db.yml")
     assert found.outcome == "refused"
     assert found.next_step is not None
-    assert "playbooks/recover_app.yml" in found.next_step["en"]
+    assert "playbooks/recover_db.yml" in found.next_step["en"]
+
+
+def test_what_belongs_to_a_playbook_that_is_only_announced_is_for_a_person_by_the_guide() -> None:
+    found = plan("stopped", belongs_to="recover_system.yml")
+    assert (found.outcome, found.escalate) == ("refused", True)
+    assert found.next_step is not None
+    assert "ansible-playbook" not in found.next_step["pt"]
+    assert "Sistema Completamente Indisponível" in found.next_step["pt"]
 
 
 def test_an_unknown_cause_is_escalated() -> None:
