@@ -13,19 +13,30 @@ description:
   - Prints what an operator on call wants to read, in Portuguese or English by locale, and is quiet about the rest.
   - Other playbooks get one line per task that changed something or took long, and a line per host at the end.
   - A failure is one line. With C(-v) it is Ansible's own output.
+  - Whatever is printed, with C(-v) too, first loses what has the name or the shape of a secret.
 extends_documentation_fragment:
   - default_callback
   - result_format_callback
 """
 
+import functools
 import locale
 import os
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ansible.constants as C  # noqa: N812 (ansible-core's own name for it)
+import ansible.module_utils
 from ansible.plugins.callback.default import CallbackModule as Default
+
+# As modules see it through ansible.cfg; a callback is imported before anything has read that.
+_SHARED = str(Path(__file__).resolve().parents[2] / "module_utils")
+if _SHARED not in ansible.module_utils.__path__:
+    ansible.module_utils.__path__.append(_SHARED)
+
+from ansible.module_utils.whats_agent.redact import redact, redact_text
 
 if TYPE_CHECKING:
     from ansible.executor.stats import AggregateStats
@@ -33,6 +44,7 @@ if TYPE_CHECKING:
     from ansible.playbook import Playbook
     from ansible.playbook.play import Play
     from ansible.playbook.task import Task
+    from ansible.utils.display import Display
 
 SLOW = 5.0  # seconds after which a running task is named, and again at growing distances
 WORDS = {
@@ -119,6 +131,23 @@ def reason_of(result: dict[str, Any]) -> str:
     return message
 
 
+def hide_secrets(display: Display) -> None:
+    """Have everything that Ansible prints on this machine pass redaction, whoever prints it and however verbosely.
+
+    By name and shape only: the values of a target's `.env` are known on that target alone.
+    """
+    shown = display.display
+    if hasattr(shown, "hides_secrets"):
+        return
+
+    @functools.wraps(shown)
+    def hiding(msg: str, *arguments: Any, **options: Any) -> None:
+        shown(redact_text(msg) if isinstance(msg, str) else msg, *arguments, **options)
+
+    hiding.hides_secrets = True  # type: ignore[attr-defined]
+    display.display = hiding
+
+
 class CallbackModule(Default):  # type: ignore[misc]  # ansible-core ships no types
     """The operator's view; with -v the default view."""
 
@@ -128,6 +157,7 @@ class CallbackModule(Default):  # type: ignore[misc]  # ansible-core ships no ty
 
     def __init__(self) -> None:
         super().__init__()
+        hide_secrets(self._display)
         self._language = language()
         self._words = WORDS[self._language]
         self._began = time.monotonic()
@@ -211,7 +241,7 @@ class CallbackModule(Default):  # type: ignore[misc]  # ansible-core ships no ty
             super().v2_runner_on_ok(result)
             return
         host, fields = result.host.get_name(), result.result
-        if result.task.action.endswith("runbook_run"):
+        if result.task.action.endswith(("runbook_run", "host_lease")):
             self._contract(host, fields)
         elif result.task.action.endswith("debug") and "msg" in fields:
             self._tell_message(host, fields["msg"])
@@ -304,6 +334,10 @@ class CallbackModule(Default):  # type: ignore[misc]  # ansible-core ships no ty
         """Files that are included are no news."""
         if not self._own:
             super().v2_playbook_on_include(included_file)
+
+    def _dump_results(self, result: dict[str, Any], *arguments: Any, **options: Any) -> str:
+        """As Ansible dumps a result, without what its field's name says is secret."""
+        return str(super()._dump_results(redact(result), *arguments, **options))
 
     # The run contract ------------------------------------------------------------------------------------------------
 
