@@ -6,7 +6,7 @@ from __future__ import annotations
 import click
 from click.shell_completion import get_completion_class
 
-from oncall.commands import decide, look, run
+from oncall.commands import decide, look, run, watch
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -22,6 +22,7 @@ def cli() -> None:
       oncall run recover_db -e target_time=2026-01-31T12:00:00-03:00 --confirm HASH
       oncall show last
       oncall mute database for 2h --why "disk is being replaced"
+      oncall watch
 
     Exit codes of run: 0 already healthy, 10 recovered, 11 rolled back, 12 predicted, 20 refused,
     21 acted but not recovered, 30 unreachable, 31 interrupted, 1 error, 2 wrong usage.
@@ -50,6 +51,7 @@ for command in (
     decide.breaker,
     decide.mute,
     decide.unmute,
+    watch.watch,
 ):
     cli.add_command(command)
 

@@ -122,8 +122,12 @@ def run_playbook(
     timeout: float | None = None,
     show: Callable[[str], None] | None = None,
     colour: bool = False,
+    cancelled: Callable[[], bool] | None = None,
 ) -> Finished:
-    """Run a playbook. `show` gets its text as it comes; `timeout` is seconds, after which it is killed (a rerun mends)."""
+    """Run a playbook. `show` gets its text as it comes; `timeout` is seconds, after which it is killed (a rerun mends).
+
+    `cancelled` says when to stop; without it ansible-runner takes Ctrl-C and SIGTERM for itself.
+    """
     words = ["--check"] if check else []
     words += list(arguments)
     collector = _Collector(show)
@@ -140,13 +144,20 @@ def run_playbook(
             envvars=environment(colour=colour),
             settings={**settings, "suppress_ansible_output": True, "pexpect_timeout": 1},
             event_handler=collector,
+            cancel_callback=cancelled,
             quiet=True,
         )
         return Finished(run.status, int(run.rc), collector.hosts(run.status), collector.errors)
 
 
 def ask(
-    module: str, parameters: Mapping[str, Any], inventory: Path, *, host: str | None = None, check: bool = False
+    module: str,
+    parameters: Mapping[str, Any],
+    inventory: Path,
+    *,
+    host: str | None = None,
+    check: bool = False,
+    cancelled: Callable[[], bool] | None = None,
 ) -> list[HostResult]:
     """Run one of our modules on the agent hosts, or on one of them; each answer is in `result`."""
     collector = _Answers()
@@ -162,6 +173,7 @@ def ask(
             envvars=environment(colour=False),
             settings={"suppress_ansible_output": True, "pexpect_timeout": 1},
             event_handler=collector,
+            cancel_callback=cancelled,
             quiet=True,
         )
         text = run.stdout.read() if not collector.answers else ""

@@ -23,7 +23,12 @@ class Runbook:
     name: str
     path: Path
     header: dict[str, str]
-    is_runbook: bool
+    component: str
+
+    @property
+    def is_runbook(self) -> bool:
+        """Whether it follows the run contract: then it is about a component."""
+        return bool(self.component)
 
 
 def read_runbook(path: Path) -> Runbook:
@@ -42,13 +47,20 @@ def read_runbook(path: Path) -> Runbook:
             header[field] = match["text"].strip()
         elif field:
             header[field] += " " + line.lstrip("# ").strip()
-    is_runbook = re.search(r"^\s+runbook_component:", text, re.MULTILINE) is not None
-    return Runbook(path.stem, path, header, is_runbook)
+    component = re.search(r"^\s+runbook_component: *(\w+)", text, re.MULTILINE)
+    return Runbook(path.stem, path, header, component[1] if component else "")
 
 
 def playbooks() -> list[Runbook]:
     """Return every playbook, by name."""
     return [read_runbook(path) for path in sorted(PLAYBOOKS.glob("*.yml"))]
+
+
+def find_or_none(name: str) -> Runbook | None:
+    """Return a playbook by its file's name or stem; None when there is none (yet)."""
+    stem = name.removesuffix(".yml")
+    path = PLAYBOOKS / f"{stem}.yml"
+    return read_runbook(path) if re.fullmatch(r"\w+", stem) and path.is_file() else None
 
 
 def find(name: str) -> Runbook:

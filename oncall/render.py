@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from rich.console import Console
@@ -13,7 +13,7 @@ from rich.text import Text
 
 from oncall.engine import HostResult
 from oncall.outcomes import SUCCESSES
-from oncall.project import language
+from oncall.project import find_or_none, language
 from oncall.texts import say
 
 console = Console(highlight=False)
@@ -31,9 +31,9 @@ def age(seconds: float | None) -> str:
     return f"{seconds:.0f} s"
 
 
-def since(stamp: str) -> str:
-    """Return how long ago an RFC 3339 time was, by this machine's clock."""
-    return age(max(0.0, (datetime.now(UTC) - datetime.fromisoformat(stamp)).total_seconds()))
+def since(stamp: str, now: str) -> str:
+    """Return how long before `now` an RFC 3339 time was; both are of the host, whose clock may not be this machine's."""
+    return age(max(0.0, (datetime.fromisoformat(now) - datetime.fromisoformat(stamp)).total_seconds()))
 
 
 def outcome(name: str | None) -> Text:
@@ -58,7 +58,7 @@ def needs_attention(answer: HostResult) -> list[str]:
     if "problem" not in health and health.get("status") not in ("ok", "healthy", "up"):
         found.append(f"health: {health.get('status')}")
     found += [f"breaker {b['component']} is open" for b in _list(seen, "breakers") if b["open"]]
-    found += [f"alert: {_alert_name(a)}" for a in _alerts(seen)]
+    found += [f"alert: {_alert_name(a)}" for a in _alerts(seen) if not _is_muted(a, seen)]
     lease = seen.get("lock")
     if isinstance(lease, dict) and lease.get("dead"):
         found.append(f"lock left behind by run {lease['run']}")
@@ -75,6 +75,12 @@ def _alerts(seen: Mapping[str, Any]) -> list[Any]:
     if isinstance(value, dict) and "problem" not in value:
         value = value.get("alerts") or value.get("active_alerts") or value.get("active") or []
     return value if isinstance(value, list) else []
+
+
+def _is_muted(alert: Any, seen: Mapping[str, Any]) -> bool:
+    """Tell whether the component that an alert's runbook is about is muted: then it is shown, and needs nobody."""
+    runbook = find_or_none(str(alert.get("runbook"))) if isinstance(alert, Mapping) else None
+    return runbook is not None and any(mute["component"] == runbook.component for mute in _list(seen, "mutes"))
 
 
 def _alert_name(alert: Any) -> str:
@@ -113,12 +119,12 @@ def _backup(value: Any) -> Text:
     return Text(", ".join(parts), style="green" if value["proven"] and value["off_host"] else "yellow")
 
 
-def _last_run(seen: Mapping[str, Any]) -> Text:
+def _last_run(seen: Mapping[str, Any], now: str) -> Text:
     found = _list(seen, "runs")
     if not found:
         return Text(say("none"))
     run = found[0]
-    return Text.assemble(f"{run['component']} ", outcome(run["outcome"]), f" {say('ago', age=since(run['at']))}")
+    return Text.assemble(f"{run['component']} ", outcome(run["outcome"]), f" {say('ago', age=since(run['at'], now))}")
 
 
 def status(answers: Sequence[HostResult]) -> None:
@@ -137,17 +143,18 @@ def status(answers: Sequence[HostResult]) -> None:
         breakers = [
             f"{b['component']} {say('open') if b['open'] else len(b['failures'])}" for b in _list(seen, "breakers")
         ]
-        alerts = [_alert_name(alert) for alert in _alerts(seen)]
+        loud = [_alert_name(alert) for alert in _alerts(seen) if not _is_muted(alert, seen)]
+        held = [f"{_alert_name(alert)} ({say('muted_alert')})" for alert in _alerts(seen) if _is_muted(alert, seen)]
         mutes = [f"{m['component']} {say('until')} {m['until']}" for m in _list(seen, "mutes")]
         table.add_row(say("health"), _health(seen))
         shown = problem(seen.get("containers")) or ", ".join([*other, f"{len(running)} running"])
         table.add_row(say("containers"), Text(shown, style="red" if other else ""))
-        alert_text = problem(seen.get("alerts")) or ", ".join(alerts) or say("none")
-        table.add_row(say("alerts"), Text(alert_text, style="red" if alerts else ""))
+        alert_text = problem(seen.get("alerts")) or ", ".join([*loud, *held]) or say("none")
+        table.add_row(say("alerts"), Text(alert_text, style="red" if loud else ""))
         table.add_row(say("lock"), _lease(seen.get("lock")))
         table.add_row(say("breakers"), Text(", ".join(breakers) or say("none"), style="red" if breakers else ""))
         table.add_row(say("mutes"), ", ".join(mutes) or say("none"))
-        table.add_row(say("last_run"), _last_run(seen))
+        table.add_row(say("last_run"), _last_run(seen, answer.result["now"]))
         table.add_row(say("backup"), _backup(seen.get("backup")))
         console.print(table)
 

@@ -51,6 +51,7 @@ TEXTS: dict[str, dict[str, str]] = {
     },
     "done": {"en": "done on {host}", "pt": "feito em {host}"},
     "already": {"en": "nothing to do on {host}", "pt": "nada a fazer em {host}"},
+    "muted_alert": {"en": "muted", "pt": "silenciado"},
     "muted": {
         "en": "{component} on {host} is muted until {until}",
         "pt": "{component} em {host} silenciado até {until}",
@@ -58,6 +59,41 @@ TEXTS: dict[str, dict[str, str]] = {
     "dry_run": {"en": "DRY RUN: nothing is changed", "pt": "SIMULAÇÃO: nada é alterado"},
     "purpose": {"en": "purpose", "pt": "para quê"},
     "playbook": {"en": "playbook", "pt": "playbook"},
+    "watch_begins": {
+        "en": "watching {hosts}; runs runbooks unattended, gives no consent. Ctrl-C ends it",
+        "pt": "observando {hosts}; executa runbooks sozinho, não dá consentimento. Ctrl-C encerra",
+    },
+    "watch_ends": {"en": "watch ended", "pt": "observação encerrada"},
+    "watch_blind": {"en": "could not look: {why}", "pt": "não foi possível olhar: {why}"},
+    "watch_act": {
+        "en": "runs {runbook} for the alert {alert} ({severity})",
+        "pt": "executa {runbook} pelo alerta {alert} ({severity})",
+    },
+    "watch_muted": {
+        "en": "does nothing: muted until {until} by {by} ({why})",
+        "pt": "não faz nada: silenciado até {until} por {by} ({why})",
+    },
+    "watch_breaker": {
+        "en": "does nothing: {count} recoveries failed in a row and the breaker is open; a person must look",
+        "pt": "não faz nada: {count} recuperações falharam em seguida e o disjuntor está aberto; alguém precisa olhar",
+    },
+    "watch_locked": {
+        "en": "waits: run {run} of {who} holds the host",
+        "pt": "espera: a execução {run} de {who} ocupa o servidor",
+    },
+    "watch_pause": {
+        "en": "waits {seconds} s after attempt {attempts}",
+        "pt": "espera {seconds} s após a tentativa {attempts}",
+    },
+    "watch_no_runbook": {
+        "en": "no runbook here mends it ({runbook})",
+        "pt": "nenhum runbook daqui resolve ({runbook})",
+    },
+    "watch_person": {
+        "en": "does nothing, a person must look: {summary}; {instead}",
+        "pt": "não faz nada, alguém precisa olhar: {summary}; {instead}",
+    },
+    "watch_gone": {"en": "the fault is gone", "pt": "a falha sumiu"},
     "waiting": {"en": "waiting for run {run}", "pt": "esperando a execução {run}"},
 }
 

@@ -20,6 +20,7 @@ from oncall.engine import EngineError, Finished, ask, run_playbook
 ROOT = Path(__file__).resolve().parents[3]
 HERE = Path(__file__).resolve().parent
 FAKE = HERE / "fake.yml"
+NAMED = {"fake_told": {"db_password": "planted-secret-four"}}  # what a task returns under a name that says it
 
 
 @pytest.fixture(autouse=True)
@@ -151,6 +152,20 @@ def test_planted_secrets_are_on_no_screen_and_in_no_record(bench: Bench) -> None
         assert "planted-secret" not in where
 
 
+@pytest.mark.parametrize("verbosity", ["-v", "-vvv"])
+def test_secrets_with_a_name_or_a_shape_are_on_no_verbose_screen(bench: Bench, verbosity: str) -> None:
+    leaks = "DB_PASSWORD=planted-secret-one redis://:planted-secret-two@redis, Bearer planted-secret-three"
+    finished = bench.play(
+        "bad_release",
+        variables={"fake_start_fails": True, "fake_after_start": "bad_release", "fake_leaks": leaks, **NAMED},
+        arguments=[verbosity],
+    )
+    assert finished.hosts[0].outcome == "acted_not_recovered"
+    assert "TASK [fake : Fail where the test wants it]" in bench.printed, "this is not Ansible's own output"
+    assert "[redacted]" in bench.printed
+    assert "planted-secret" not in bench.printed
+
+
 def test_asking_a_host_that_does_not_exist_is_an_error(bench: Bench) -> None:
     with pytest.raises(EngineError):
         ask("runbook_info", {"parts": ["lock"]}, bench.inventory, host="nobody")
@@ -159,3 +174,30 @@ def test_asking_a_host_that_does_not_exist_is_an_error(bench: Bench) -> None:
 def test_asking_returns_one_answer_per_host(bench: Bench) -> None:
     (answer,) = ask("runbook_info", {"parts": ["lock"], "state_dir": str(bench.folder)}, bench.inventory)
     assert (answer.host, answer.outcome, answer.result["seen"]) == ("box", "ok", {"lock": None})
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_watcher_tells_people_once_and_ends_cleanly(
+    tmp_path: Path, number: signal.Signals, eventually: Callable[..., None]
+) -> None:
+    inventory = tmp_path / "hosts.ini"
+    inventory.write_text("[agent_hosts]\nbox ansible_host=127.0.0.1 ansible_port=1 ansible_user=nobody\n")
+    told = tmp_path / "told"
+    code = f"import sys; open({str(told)!r}, 'a').write(sys.stdin.read() + '\\n')"
+    channels = tmp_path / "notify.json"
+    channels.write_text(json.dumps({"command": [sys.executable, "-c", code]}))
+    log = tmp_path / "log"
+    arguments = ["watch", "-i", inventory, "--every", "0.1s", "--json", "--notify", channels]
+    with log.open("w") as output:
+        watcher = subprocess.Popen(
+            [ROOT / "scripts" / "oncall", *map(str, arguments)], stdout=output, stderr=subprocess.STDOUT
+        )
+        eventually(told.exists, timeout=60)
+        looks = len(log.read_text())
+        watcher.send_signal(number)
+        assert watcher.wait(timeout=30) == 0
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert looks
+    assert [line["kind"] for line in lines] == ["begin", "no_runbook", "end"]
+    (word,) = told.read_text().splitlines()
+    assert (json.loads(word)["host"], json.loads(word)["alert"]) == ("box", "unreachable")

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,7 @@ def test_rolled_back(fake: Fake) -> None:
 @pytest.mark.parametrize(
     ("cause", "words"),
     [
-        ("foreign", "playbooks/recover_app.yml"),
+        ("foreign", "playbooks/recover_db.yml"),
         ("bad_input", "the input is bad"),
         ("weird", "no remedy is known for weird"),
         ("lost", "add -e confirm="),
@@ -260,3 +261,32 @@ def test_nobody_matched_is_a_failure(fake: Fake, tmp_path: Path, limit: str) -> 
     done = subprocess.run(command, env=fake.environment, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 1
     assert "nobody" in done.stderr or "no host matched agent_hosts" in done.stderr
+
+
+def skewed_interpreter(folder: Path, days: int) -> str:
+    """Return a Python for the target whose wall clock is apart from this machine's by so many days."""
+    (folder / "sitecustomize.py").write_text(
+        f"import time\n_now = time.time\ntime.time = lambda: _now() + {days * 86400}\n"
+    )
+    wrapper = folder / "python"
+    wrapper.write_text(f'#!/bin/sh\nPYTHONPATH="{folder}" exec /usr/bin/python3 "$@"\n')
+    wrapper.chmod(0o755)
+    return str(wrapper)
+
+
+@pytest.mark.parametrize("days", [400, -400])
+def test_a_target_whose_clock_is_apart_from_the_controller_s(
+    fake: Fake, tmp_path_factory: pytest.TempPathFactory, days: int
+) -> None:
+    python = skewed_interpreter(tmp_path_factory.mktemp("clock"), days)
+    fake.cause = "lost"
+    plan = fake.run("--check", ansible_python_interpreter=python)
+    confirm = re.search(r"confirm=(\S+)", plan.stdout)
+    assert confirm is not None, plan.stdout
+    done = fake.run("-e", f"confirm={confirm[1]}", ansible_python_interpreter=python)
+    assert done.returncode == 0, done.stdout
+    assert "recovered; cause lost; remedy rebuild" in outcome_line(done.stdout)
+    closed = fake.runs()[-1][-1]
+    at = datetime.fromisoformat(closed["at"])
+    assert abs((at - datetime.now(UTC)).total_seconds() - days * 86400) < 3600, "the clock of the target was not apart"
+    assert 0 <= closed["seconds"]["total"] < 600

@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +20,7 @@ from oncall import engine as real_engine
 from oncall.commands.options import PlaybookName
 from oncall.engine import EngineError, Finished, HostResult
 from oncall.outcomes import EXIT_CODES, exit_code, gravest
-from oncall.project import PLAYBOOKS, parse_duration, read_runbook
+from oncall.project import PLAYBOOKS, ROOT, parse_duration, read_runbook
 from oncall.texts import TEXTS
 
 MESSAGE = {"en": "database@box: recovered", "pt": "database@box: recuperado"}
@@ -191,7 +194,7 @@ HEALTHY: dict[str, Any] = {
 def _seeing(**changes: Any) -> Callable[[dict[str, Any], str | None], list[HostResult]]:
     def look(parameters: dict[str, Any], host: str | None) -> list[HostResult]:
         seen = {name: value for name, value in {**HEALTHY, **changes}.items() if name in parameters["parts"]}
-        return [HostResult("box", "ok", {"seen": seen})]
+        return [HostResult("box", "ok", {"seen": seen, "now": "2026-01-31T12:05:00.000Z"})]
 
     return look
 
@@ -231,6 +234,30 @@ def test_status_of_a_host_that_needs_a_person(
     assert result.exit_code == 3
     assert words in result.output
     assert json.loads(oncall("status", "--json").stdout)["attention"]["box"]
+
+
+@pytest.mark.parametrize(
+    ("now", "words"), [("2020-01-01T00:05:00Z", "5 min ago"), ("2036-01-01T00:05:00Z", "5 min ago")]
+)
+def test_ages_are_by_the_host_s_clock_wherever_this_machine_s_is(
+    engine: Engine, oncall: Callable[..., Result], now: str, words: str
+) -> None:
+    at = now.replace("05:00Z", "00:00.000Z")
+    engine.answers["runbook_info"] = lambda *_: [
+        HostResult("box", "ok", {"seen": {**HEALTHY, "runs": [{**RUN, "at": at}]}, "now": now})
+    ]
+    assert f"database recovered {words}" in oncall("status").output
+
+
+def test_an_alert_of_a_muted_component_is_shown_and_needs_nobody(engine: Engine, oncall: Callable[..., Result]) -> None:
+    mute = {"component": "database", "until": "2026-01-31T14:00:00+00:00"}
+    alerts = {"alerts": [{"name": "database_down", "severity": "P0", "runbook": "recover_db.yml"}]}
+    engine.answers["runbook_info"] = _seeing(alerts=alerts, mutes=[mute])
+    result = oncall("status")
+    assert result.exit_code == 0, result.output
+    assert "database_down (muted)" in result.output
+    engine.answers["runbook_info"] = _seeing(alerts=alerts, mutes=[{**mute, "component": "app"}])
+    assert oncall("status").exit_code == 3
 
 
 def test_status_shows_an_unreachable_host_beside_the_others(engine: Engine, oncall: Callable[..., Result]) -> None:
@@ -373,6 +400,24 @@ def test_runbooks_are_completed_with_their_purpose() -> None:
 def test_texts_exist_in_both_languages() -> None:
     for key, texts in TEXTS.items():
         assert set(texts) == {"en", "pt"}, key
+
+
+def test_colours_only_on_a_terminal(engine: Engine, tmp_path: Path) -> None:
+    """The real command, once into a pipe and once on a pseudo-terminal, asks a host that is not there."""
+    inventory = tmp_path / "hosts.ini"
+    inventory.write_text("[agent_hosts]\nbox ansible_host=127.0.0.1 ansible_port=1 ansible_user=nobody\n")
+    command = [str(ROOT / "scripts" / "oncall"), "status", "-i", str(inventory)]
+    environment = {**os.environ, "TERM": "xterm-256color"}
+    piped = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=environment)
+    assert "unreachable" in piped.stdout
+    assert "\x1b[" not in piped.stdout + piped.stderr
+    ours, theirs = pty.openpty()
+    subprocess.run(command, stdin=theirs, stdout=theirs, stderr=theirs, check=False, timeout=60, env=environment)
+    os.close(theirs)
+    shown = os.read(ours, 65536).decode()
+    os.close(ours)
+    assert "unreachable" in shown
+    assert "\x1b[" in shown
 
 
 def test_portuguese_by_locale(engine: Engine, oncall: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
