@@ -68,6 +68,16 @@ def start_argv(stack_dir: Path, services: Sequence[str], *, project: str = PROJE
     return [*compose_argv(stack_dir, project), "up", "--detach", "--no-deps", "--no-build", *services]
 
 
+def fill_argv(stack_dir: Path, services: Sequence[str], *, project: str = PROJECT) -> list[str]:
+    """Return the command that creates the containers that are missing and touches none that is there."""
+    return [*compose_argv(stack_dir, project), "up", "--detach", "--no-deps", "--no-build", "--no-recreate", *services]
+
+
+def hash_argv(stack_dir: Path, project: str = PROJECT) -> list[str]:
+    """Return the command that prints each service's configuration hash, as compose labels its containers with."""
+    return [*compose_argv(stack_dir, project), "config", "--hash=*"]
+
+
 def stop_argv(stack_dir: Path, services: Sequence[str], *, project: str = PROJECT, timeout_s: int = 60) -> list[str]:
     """Return the command that stops services and gives them time to end in order."""
     return [*compose_argv(stack_dir, project), "stop", f"--timeout={timeout_s}", *services]
@@ -95,6 +105,15 @@ def parse_service(config: Mapping[str, Any], service: str) -> ServiceConfig:
     return ServiceConfig(
         image=found.get("image", ""), binds=binds, volumes=volumes, networks=tuple(found.get("networks") or ())
     )
+
+
+def parse_replicas(config: Mapping[str, Any]) -> dict[str, int]:
+    """Read out of `compose config --format json` how many containers each service is to have."""
+    return {
+        name: int(service.get("scale") or (service.get("deploy") or {}).get("replicas") or 1)
+        for name, service in config["services"].items()
+        if not service.get("profiles")
+    }
 
 
 class ComposeProject:
@@ -135,6 +154,25 @@ class ComposeProject:
         """Return what compose makes of a service with the `.env` that is in place."""
         output = self._run(config_argv(self.stack_dir, self.project), "cannot read the compose project", timeout=20)
         return parse_service(json.loads(output), name)
+
+    def replicas(self) -> dict[str, int]:
+        """Return how many containers each service is to have; those of a profile are left out."""
+        output = self._run(config_argv(self.stack_dir, self.project), "cannot read the compose project", timeout=20)
+        return parse_replicas(json.loads(output))
+
+    def hashes(self) -> dict[str, str]:
+        """Return each service's configuration hash with the `.env` that is in place."""
+        output = self._run(hash_argv(self.stack_dir, self.project), "cannot read the compose project", timeout=20)
+        pairs = (line.split() for line in output.splitlines())
+        return {pair[0]: pair[1] for pair in pairs if len(pair) == 2}
+
+    def fill(self, *services: str) -> None:
+        """Create the containers that are missing, with the configuration of now, and leave those that are there alone."""
+        self._run(
+            fill_argv(self.stack_dir, services, project=self.project),
+            f"cannot create {', '.join(services)}",
+            timeout=120,
+        )
 
     def services(self) -> list[str]:
         """Return the names of the project's services."""

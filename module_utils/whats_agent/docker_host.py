@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import os
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -32,7 +34,7 @@ class ContainerState:
 
     `status` is one of created, running, paused, restarting, removing, exited, dead; `health` one of starting, healthy,
     unhealthy or None without a health check; `addresses` maps network to IP; `mounts` maps destination to volume name
-    or path.
+    or path; `memory_limit` is bytes, 0 without a limit.
     """
 
     id: str
@@ -52,6 +54,7 @@ class ContainerState:
     labels: dict[str, str] = field(default_factory=dict)
     addresses: dict[str, str] = field(default_factory=dict)
     mounts: dict[str, str] = field(default_factory=dict)
+    memory_limit: int = 0
 
     @property
     def running(self) -> bool:
@@ -61,6 +64,15 @@ class ContainerState:
     def as_dict(self) -> dict[str, Any]:
         """Return the fields as JSON-able data."""
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process of a container: its id on the host, what `ps` says of its state (`T` is stopped by a signal), its command."""
+
+    pid: int
+    state: str
+    command: str
 
 
 @dataclass(frozen=True)
@@ -106,7 +118,13 @@ def parse_container(attributes: Mapping[str, Any]) -> ContainerState:
         labels=labels,
         addresses={name: end["IPAddress"] for name, end in networks.items() if end.get("IPAddress")},
         mounts={m["Destination"]: m.get("Name") or m.get("Source", "") for m in attributes.get("Mounts") or []},
+        memory_limit=int((attributes.get("HostConfig") or {}).get("Memory") or 0),
     )
+
+
+def parse_processes(answer: Mapping[str, Any]) -> list[Process]:
+    """Turn the engine's `top` document, asked for `pid,stat,comm`, into processes."""
+    return [Process(int(pid), state, command) for pid, state, command in answer.get("Processes") or []]
 
 
 def parse_volume(attributes: Mapping[str, Any]) -> Volume:
@@ -213,6 +231,44 @@ class DockerHost:
         with _explained(f"cannot read the log of {container}"):
             raw: bytes = self.client.api.logs(container, stdout=True, stderr=True, tail=tail)
         return raw.decode("utf-8", "replace")
+
+    def processes(self, container: str) -> list[Process]:
+        """Return the processes of a running container, with their ids on the host."""
+        with _explained(f"cannot list the processes of {container}"):
+            return parse_processes(self.client.api.top(container, ps_args="-o pid,stat,comm"))
+
+    def wake(self, container: str) -> None:
+        """Let a container's processes go on that a signal stopped; asked for anew, since an id may have a new owner."""
+        for process in self.processes(container):
+            if process.state.startswith("T"):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process.pid, signal.SIGCONT)
+
+    def environment(self, container: str) -> dict[str, str]:
+        """Return the variables a container was created with. They hold secrets: compare them, never show them."""
+        with _explained(f"cannot inspect the container {container}"):
+            entries = self.client.api.inspect_container(container)["Config"].get("Env") or []
+        return dict(entry.split("=", 1) for entry in entries if "=" in entry)
+
+    def start(self, container: str) -> None:
+        """Start a container that does not run."""
+        with _explained(f"cannot start {container}"):
+            self.client.api.start(container)
+
+    def unpause(self, container: str) -> None:
+        """Let a paused container go on."""
+        with _explained(f"cannot unpause {container}"):
+            self.client.api.unpause(container)
+
+    def restart(self, container: str, *, grace: int) -> None:
+        """Stop a container, killing it after `grace` seconds, and start it again."""
+        with _explained(f"cannot restart {container}"):
+            self.client.api.restart(container, timeout=grace)
+
+    def stop(self, container: str, *, grace: int) -> None:
+        """Stop a container, killing it after `grace` seconds."""
+        with _explained(f"cannot stop {container}"):
+            self.client.api.stop(container, timeout=grace)
 
     def execute(
         self,

@@ -12,13 +12,15 @@ version_added: "0.1.0"
 author: whats_agent contributors (@whats-agent)
 description:
   - V(sent) posts messages through TLS, as Meta does, and keeps a ledger of each that was answered 200.
+  - V(flowing) begins to send such messages in the background, two a second, until V(ended); that fails if any of them was not
+    answered 200.
   - V(settled) waits until each message in the ledger is stored once and answered once, and fails with the names of
     those that are lost, doubled or unanswered. Rows are read with a plain psql, answers from the Graph double's record.
 options:
   state:
     description: What to do.
     type: str
-    choices: [sent, settled]
+    choices: [sent, flowing, ended, settled]
     required: true
   count:
     description: How many messages to send, each from another person.
@@ -71,6 +73,8 @@ acknowledged:
 import hashlib  # noqa: E402
 import hmac  # noqa: E402
 import json  # noqa: E402
+import os  # noqa: E402
+import signal  # noqa: E402
 import ssl  # noqa: E402
 import subprocess  # noqa: E402
 import time  # noqa: E402
@@ -78,6 +82,7 @@ import urllib.error  # noqa: E402
 import urllib.request  # noqa: E402
 import uuid  # noqa: E402
 from collections import Counter  # noqa: E402
+from collections.abc import Callable  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
@@ -85,6 +90,8 @@ from ansible.module_utils.basic import AnsibleModule  # noqa: E402
 
 COUNT_STORED = "select wamid, count(*) from messages group by wamid"
 POLL_SECONDS = 0.3
+FLOW_SECONDS = 0.5
+FLOW = "flow.json"
 
 
 class TrafficError(Exception):
@@ -138,16 +145,84 @@ def send(params: dict[str, Any]) -> None:
     env = read_env(Path(params["env_file"]))
     ledger = Path(params["ledger"])
     ledger.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with ledger.open("a", encoding="utf-8") as stream:
-        for _ in range(params["count"]):
-            wamid = f"wamid.{uuid.uuid4().hex.upper()}"
-            # A person of its own for each message: what is sent to that number is the answer to this message.
-            sender = f"55119{uuid.uuid4().int % 10**8:08d}"
-            body = text_webhook(env["PHONE_NUMBER_ID"], sender, wamid, "Qual o horario de atendimento?")
-            status = post(params["webhook"], body, env["META_APP_SECRET"])
-            if status != 200:
-                raise TrafficError(f"the webhook answered {status} to a signed message")
+    for _ in range(params["count"]):
+        status = send_one(params["webhook"], env, ledger)
+        if status != 200:
+            raise TrafficError(f"the webhook answered {status} to a signed message")
+
+
+def send_one(webhook: str, env: dict[str, str], ledger: Path) -> int:
+    """Send a message and note it if it was acknowledged; return the status."""
+    wamid = f"wamid.{uuid.uuid4().hex.upper()}"
+    # A person of its own for each message: what is sent to that number is the answer to this message.
+    sender = f"55119{uuid.uuid4().int % 10**8:08d}"
+    body = text_webhook(env["PHONE_NUMBER_ID"], sender, wamid, "Qual o horario de atendimento?")
+    status = post(webhook, body, env["META_APP_SECRET"])
+    if status == 200:
+        with ledger.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps({"wamid": wamid, "from": sender}) + "\n")
+    return status
+
+
+def flow(params: dict[str, Any]) -> None:
+    """Leave a process behind that sends until it is told to end, and keeps an account of what was answered."""
+    env = read_env(Path(params["env_file"]))
+    ledger = Path(params["ledger"])
+    ledger.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    report = ledger.parent / FLOW
+    report.unlink(missing_ok=True)
+    if os.fork():
+        wait_for(report.exists, "the traffic to flow", params["timeout"])
+        return
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    null = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(null, stream)
+    ended: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _frame: ended.append(number))
+    counts: Counter[str] = Counter()
+    while not ended:
+        try:
+            counts[str(send_one(params["webhook"], env, ledger))] += 1
+        except OSError as error:
+            counts[f"{type(error).__name__}: {error}"] += 1
+        write_report(report, counts, running=True)
+        time.sleep(FLOW_SECONDS)
+    write_report(report, counts, running=False)
+    os._exit(0)
+
+
+def write_report(report: Path, counts: Counter[str], *, running: bool) -> None:
+    """Replace the account of the traffic in the background."""
+    new = report.with_suffix(".new")
+    new.write_text(json.dumps({"pid": os.getpid(), "running": running, "answers": counts}), encoding="utf-8")
+    new.replace(report)
+
+
+def end_flow(params: dict[str, Any]) -> None:
+    """End the traffic in the background; every message must have been acknowledged."""
+    report = Path(params["ledger"]).parent / FLOW
+    if not report.exists():
+        raise TrafficError("no traffic flows")
+    os.kill(int(json.loads(report.read_text(encoding="utf-8"))["pid"]), signal.SIGTERM)
+    wait_for(
+        lambda: not json.loads(report.read_text(encoding="utf-8"))["running"], "the traffic to end", params["timeout"]
+    )
+    answers: dict[str, int] = json.loads(report.read_text(encoding="utf-8"))["answers"]
+    report.unlink()
+    if set(answers) != {"200"}:
+        raise TrafficError(f"not every message was acknowledged: {answers}")
+
+
+def wait_for(holds: Callable[[], bool], what: str, timeout: float) -> None:
+    """Wait until a condition holds."""
+    deadline = time.monotonic() + timeout
+    while not holds():
+        if time.monotonic() > deadline:
+            raise TrafficError(f"waited {timeout:.0f} s for {what}")
+        time.sleep(POLL_SECONDS)
 
 
 def stored_rows() -> dict[str, int]:
@@ -202,11 +277,14 @@ def settle(params: dict[str, Any]) -> None:
         time.sleep(POLL_SECONDS)
 
 
+ACTIONS = {"sent": send, "flowing": flow, "ended": end_flow, "settled": settle}
+
+
 def main() -> None:
     """Send or settle."""
     module = AnsibleModule(
         argument_spec={
-            "state": {"type": "str", "choices": ["sent", "settled"], "required": True},
+            "state": {"type": "str", "choices": ["sent", "flowing", "ended", "settled"], "required": True},
             "count": {"type": "int", "default": 5},
             "timeout": {"type": "int", "default": 60},
             "ledger": {"type": "path", "default": "/run/whats_agent_test/acknowledged.jsonl"},
@@ -218,13 +296,10 @@ def main() -> None:
     )
     params = module.params
     try:
-        if params["state"] == "sent":
-            send(params)
-        else:
-            settle(params)
+        ACTIONS[params["state"]](params)
     except (TrafficError, OSError) as error:
         module.fail_json(msg=str(error))
-    module.exit_json(changed=params["state"] == "sent", acknowledged=len(read_ledger(Path(params["ledger"]))))
+    module.exit_json(changed=params["state"] != "settled", acknowledged=len(read_ledger(Path(params["ledger"]))))
 
 
 if __name__ == "__main__":
