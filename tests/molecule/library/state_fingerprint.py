@@ -13,7 +13,7 @@ author: whats_agent contributors (@whats-agent)
 description:
   - Takes a server's whole state, or compares it with one taken before and fails with every difference.
   - Covers files (content, owner, mode, modification time), containers, volumes (names, labels and, where no running
-    container writes them, each file's content), networks, images, systemd units, and PostgreSQL's rows.
+    container writes them, each file's content), networks, images, systemd units, PostgreSQL's rows, Redis's keys and settings.
   - Uses only the docker command line and Python's standard library, so that it shares no code with what it judges.
 options:
   state:
@@ -97,6 +97,15 @@ TABLES = (
     "select format('%I.%I', schemaname, tablename) from pg_tables "
     "where schemaname not in ('pg_catalog', 'information_schema') order by 1"
 )
+# Redis's keys as one digest over each one's serialised value; those that may expire while a test looks are left out.
+KEYS = (
+    "local lines = {} for _, key in ipairs(redis.call('KEYS', '*')) do local left = redis.call('PTTL', key) "
+    "if left < 0 or left > 600000 then "
+    "lines[#lines + 1] = redis.sha1hex(key .. redis.call('DUMP', key)) .. (left < 0 and ' stays' or ' expires') end end "
+    "table.sort(lines) return #lines .. ' keys ' .. redis.sha1hex(table.concat(lines, ' '))"
+)
+REDIS_SETTINGS = ("maxmemory", "maxmemory-policy", "save", "appendonly", "requirepass")
+REDIS_SECONDS = 10
 ROWS = "select count(*) || ' rows ' || md5(coalesce(string_agg(t::text, E'\\n' order by t::text), '')) from {table} t"
 
 
@@ -235,6 +244,32 @@ def database_rows(containers: list[dict[str, Any]], database: str) -> dict[str, 
     return rows
 
 
+def redis_keys(containers: list[dict[str, Any]]) -> dict[str, Any]:
+    """Redis's keys and settings over redis-cli in its container; empty while it does not run, or only now and then.
+
+    Where it does not answer, that has to stay so.
+    """
+    running = [
+        raw["Id"]
+        for raw in containers
+        if raw["State"]["Running"]
+        and not raw["State"]["Paused"]
+        and not raw["RestartCount"]
+        and (raw["Config"]["Labels"] or {}).get("com.docker.compose.service") == "redis"
+    ]
+    found: dict[str, Any] = {}
+    if not running:
+        return found
+    cli = ("docker", "exec", running[0], "timeout", str(REDIS_SECONDS), "redis-cli")
+    questions = {"keys": ("EVAL_RO", KEYS, "0"), **{name: ("CONFIG", "GET", name) for name in REDIS_SETTINGS}}
+    for name, argv in questions.items():
+        asked = subprocess.run([*cli, *argv], check=False, capture_output=True, text=True)
+        # A digest, since one of the settings is the password.
+        said = asked.stdout.strip() if name == "keys" else hashlib.sha256(asked.stdout.encode()).hexdigest()
+        found[name] = {"said": said, "exit": asked.returncode}
+    return found
+
+
 def take(roots: list[str], ignore: list[str], database: str) -> State:
     """Take the server's whole state."""
     containers = docker_objects("container", "--all")
@@ -253,6 +288,7 @@ def take(roots: list[str], ignore: list[str], database: str) -> State:
         "files": files,
         "images": {raw["Id"]: {"tags": sorted(raw["RepoTags"] or [])} for raw in docker_objects("image")},
         "networks": {raw["Name"]: {"id": raw["Id"]} for raw in docker_objects("network")},
+        "redis": redis_keys(containers),
         "rows": database_rows(containers, database),
         "units": {line.split()[0]: {"enabled": line.split()[1]} for line in units.splitlines() if line.strip()},
         "volume_files": contents,
