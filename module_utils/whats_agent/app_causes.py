@@ -48,22 +48,13 @@ SUMMARIES: dict[str, tuple[str, str]] = {
 }  # fmt: skip
 
 BELONGS_TO = {
-    "config_invalid": "deploy.yml",
-    "settings_refused": "deploy.yml",
+    "config_invalid": "recover_config.yml",
+    "engine_down": "recover_system.yml",
+    "settings_refused": "recover_config.yml",
     "image_missing": "deploy.yml",
+    "disk_full": "reclaim_disk.yml",
     "database_down": "recover_db.yml",
     "redis_down": "recover_redis.yml",
-}
-# What a person has to do where no runbook can.
-REFUSALS: dict[str, tuple[str, str]] = {
-    "engine_down": (
-        "start the engine first: systemctl restart docker; journalctl -u docker tells why it does not",
-        "inicie o Docker antes: systemctl restart docker; journalctl -u docker diz por que não inicia",
-    ),
-    "disk_full": (
-        "free space under /var/lib/docker first (df -h; du -xsh /var/lib/docker/* /var/log); until then Meta delivers again later",
-        "libere espaço em /var/lib/docker antes (df -h; du -xsh /var/lib/docker/* /var/log); até lá a Meta reenvia depois",
-    ),
 }
 
 # What each container's own fault is called, the gravest first.
@@ -281,7 +272,6 @@ def diagnosis(seen: Observed, finding: Finding) -> dict[str, Any]:
     """Build the diagnosis in the shape that the role `runbook` takes."""
     english, portuguese = SUMMARIES[finding.cause]
     first = f": {finding.evidence[0][1]}" if finding.evidence and finding.cause != HEALTHY else ""
-    refusal = REFUSALS.get(finding.cause)
     return {
         "component": COMPONENT,
         "cause": finding.cause,
@@ -289,9 +279,7 @@ def diagnosis(seen: Observed, finding: Finding) -> dict[str, Any]:
         "evidence": [{"what": what, "value": value} for what, value in finding.evidence],
         "summary": {"en": english + first, "pt": portuguese + first},
         "belongs_to": BELONGS_TO.get(finding.cause),
-        "refuse": {"reason": {"en": f"{english}{first}. {refusal[0]}", "pt": f"{portuguese}{first}. {refusal[1]}"}}
-        if refusal
-        else None,
+        "refuse": None,
         "state": {"cause": finding.cause},
         "facts": {
             "ill": [{"service": one.service, "name": one.name, "fault": one.fault} for one in finding.ill],

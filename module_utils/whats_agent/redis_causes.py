@@ -52,20 +52,11 @@ SUMMARIES: dict[str, tuple[str, str]] = {
 }
 
 BELONGS_TO = {
-    "config_invalid": "deploy.yml",
-    "config_refused": "deploy.yml",
-    "url_wrong": "deploy.yml",
-}
-# What a person has to do where no runbook can.
-REFUSALS: dict[str, tuple[str, str]] = {
-    "engine_down": (
-        "start the engine first: systemctl restart docker; journalctl -u docker tells why it does not",
-        "inicie o Docker antes: systemctl restart docker; journalctl -u docker diz por que não inicia",
-    ),
-    "disk_full": (
-        "free space under /var/lib/docker first (df -h; du -xsh /var/lib/docker/* /var/log)",
-        "libere espaço em /var/lib/docker antes (df -h; du -xsh /var/lib/docker/* /var/log)",
-    ),
+    "config_invalid": "recover_config.yml",
+    "config_refused": "recover_config.yml",
+    "url_wrong": "recover_config.yml",
+    "engine_down": "recover_system.yml",
+    "disk_full": "reclaim_disk.yml",
 }
 
 _FAULTS = {
@@ -208,7 +199,6 @@ def diagnosis(seen: Observed, finding: Finding) -> dict[str, Any]:
     """Build the diagnosis in the shape that the role `runbook` takes."""
     english, portuguese = SUMMARIES[finding.cause]
     first = f": {finding.evidence[0][1]}" if finding.evidence and finding.cause != HEALTHY else ""
-    refusal = REFUSALS.get(finding.cause)
     prefixes = sorted(seen.server.census.prefixes) if seen.server else []
     return {
         "component": COMPONENT,
@@ -217,9 +207,7 @@ def diagnosis(seen: Observed, finding: Finding) -> dict[str, Any]:
         "evidence": [{"what": what, "value": value} for what, value in finding.evidence],
         "summary": {"en": english + first, "pt": portuguese + first},
         "belongs_to": BELONGS_TO.get(finding.cause),
-        "refuse": {"reason": {"en": f"{english}{first}. {refusal[0]}", "pt": f"{portuguese}{first}. {refusal[1]}"}}
-        if refusal
-        else None,
+        "refuse": None,
         "state": {
             "cause": finding.cause,
             "container": seen.container.id if seen.container else None,

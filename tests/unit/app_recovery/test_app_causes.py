@@ -14,8 +14,6 @@ from ansible.module_utils.whats_agent.app_observe import Answer, Holder, Observe
 from ansible.module_utils.whats_agent.container_view import ContainerView, masked_lines
 from ansible.module_utils.whats_agent.plan import check_diagnosis
 
-from oncall.project import PLAYBOOKS
-
 DATA = Path(__file__).parent / "data"
 
 
@@ -166,8 +164,3 @@ def test_whether_it_projects_is_read_from_the_agents_own_view() -> None:
     assert projects(None) is None
     assert parse_parts(b"<html>") is None
     assert parse_parts(b'{"parts": {"redis": {"state": "up"}}}') == {"redis": {"state": "up"}}
-
-
-def test_only_runbooks_that_are_there_are_named() -> None:
-    missing = [name for name in causes.BELONGS_TO.values() if not (PLAYBOOKS / name).is_file()]
-    assert not missing

@@ -16,8 +16,6 @@ from ansible.module_utils.whats_agent.redis_host import Wanted
 from ansible.module_utils.whats_agent.redis_keys import Census, Family
 from ansible.module_utils.whats_agent.redis_observe import DAMAGED, Observed, Server
 
-from oncall.project import PLAYBOOKS
-
 DATA = Path(__file__).parent / "data"
 
 
@@ -160,8 +158,3 @@ def test_every_cause_makes_a_diagnosis_that_the_contract_takes(cause: str) -> No
 )
 def test_what_redis_says_of_a_file_it_cannot_load_is_known(line: str) -> None:
     assert DAMAGED.search(line)
-
-
-def test_only_runbooks_that_are_there_are_named() -> None:
-    missing = [name for name in causes.BELONGS_TO.values() if not (PLAYBOOKS / name).is_file()]
-    assert not missing
