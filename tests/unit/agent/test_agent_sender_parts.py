@@ -224,5 +224,13 @@ def test_a_secret_of_the_environment_stays(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_days_left_of_a_graph_version() -> None:
     assert versions.days_left("v17.0", date(2025, 9, 13)) == -1
+    assert versions.days_left("v21.0", date(2026, 11, 24)) == 58
+    assert versions.days_left("v26.0", date(2028, 7, 28)) == 1  # not announced yet: the earliest day that Meta allows itself
     assert versions.days_left("v99.0", date(2026, 1, 1)) is None
     assert versions.days_left("v99.0", date(2026, 1, 1), date(2026, 1, 31)) == 30
+
+
+def test_the_versions_table_has_one_end_each_and_in_order() -> None:
+    ends = [versions.EXPIRES[name] for name in sorted(versions.EXPIRES)]
+    assert ends == sorted(ends)
+    assert not versions.EXPIRES.keys() & versions.EARLIEST.keys()
