@@ -408,3 +408,23 @@ class DockerHost:
             if _is_missing(error):
                 return None
             raise
+
+    # Networks --------------------------------------------------------------------------------------------------------
+
+    def network(self, name: str) -> dict[str, Any] | None:
+        """Return the engine's document about a network, or None."""
+        try:
+            with _explained(f"cannot inspect the network {name}"):
+                return dict(self.client.api.inspect_network(name))
+        except WhatsAgentError as error:
+            if _is_missing(error):
+                return None
+            raise
+
+    def remove_network(self, name: str, attached: Sequence[str]) -> None:
+        """Detach these containers from a network, running or not, and remove it."""
+        for container in attached:
+            with _explained(f"cannot detach {container} from the network {name}"):
+                self.client.api.disconnect_container_from_network(container, name, force=True)
+        with _explained(f"cannot remove the network {name}"):
+            self.client.api.remove_network(name)
