@@ -12,6 +12,7 @@ from flask import Flask, Response, request
 from . import graph_errors, graph_messages
 from .faults import Faults, UnknownFaultError
 from .graph_errors import RejectedError
+from .graph_media import add_media
 from .graph_record import GraphRecord
 from .graph_statuses import KINDS, StatusDelivery
 from .settings import GraphSettings
@@ -66,6 +67,7 @@ def create_app(settings: GraphSettings | None = None) -> Flask:
         error = graph_errors.unknown_path(request.path)
         return json_answer(error.body(), error.status)
 
+    add_media(app, settings, _authorise)
     _add_control(app, record, faults, delivery)
     return app
 

@@ -14,13 +14,14 @@ from whats_agent.conversation.controls import Control, answers_off, apply_contro
 from whats_agent.conversation.rules import decide
 from whats_agent.database.connection import Connection
 from whats_agent.errors import UnreadableItemError
+from whats_agent.media import queue as media_queue
 from whats_agent.message_log import Kind, Record
 from whats_agent.outbox import settle
 from whats_agent.outbox.records import SendAttempt, SendResult, outbox_id, read_attempt, read_result
 from whats_agent.projection.policy import Policy
 from whats_agent.whatsapp.body import storable_text
 from whats_agent.whatsapp.items import AccountEvent, InboundMessage, Item, MessageEcho, StatusUpdate, UnreadableItem
-from whats_agent.whatsapp.message_types import REPLIES, Action
+from whats_agent.whatsapp.message_types import REPLIES, Action, media_id_of
 from whats_agent.whatsapp.parse import parse
 
 LogItem = Item | SendAttempt | SendResult | Control
@@ -95,6 +96,10 @@ def _inbound(connection: Connection, record: Record, message: InboundMessage, at
     )
     if message_id is None:
         return  # delivered before
+    if policy.media_fetch and message.phone_number_id == policy.rules.phone_number_id:
+        media_id = media_id_of(message.type, message.payload)
+        if media_id:
+            media_queue.want(connection, message_id, media_id)
     if action in (Action.HANDOVER, Action.HANDBACK):
         since = at if action is Action.HANDOVER else None
         connection.execute("update conversations set handed_over_at = %s where id = %s", (since, conversation.id))

@@ -9,11 +9,12 @@ from whats_agent.settings import WorkerSettings
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Who answers, seconds of Meta's answer window, seconds that a send of unknown fate waits for its status."""
+    """Who answers, seconds of Meta's answer window, seconds that a send of unknown fate waits for its status, whether to fetch."""
 
     rules: Rules
     answer_window: float
     echo_wait: float
+    media_fetch: bool = False
 
 
 def policy_of(settings: WorkerSettings) -> Policy:
@@ -24,4 +25,4 @@ def policy_of(settings: WorkerSettings) -> Policy:
         handback_phrases=phrases(settings.handback_phrases),
         handover_seconds=settings.handover_hours * 3600,
     )
-    return Policy(rules, settings.answer_window_seconds, settings.send_echo_wait_seconds)
+    return Policy(rules, settings.answer_window_seconds, settings.send_echo_wait_seconds, settings.media_fetch)

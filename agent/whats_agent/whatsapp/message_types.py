@@ -142,6 +142,14 @@ UNKNOWN = MessageType(
 )
 
 
+MEDIA_TYPES = frozenset({"image", "video", "document", "audio", "sticker"})
+
+
+def media_id_of(message_type: str, message: Json) -> str | None:
+    """The id of the file that a message carries; None when it carries none."""
+    return _get(message, message_type, "id") or None if message_type in MEDIA_TYPES else None
+
+
 def describe(message_type: str) -> MessageType:
     """The table's row for a type."""
     return TABLE.get(message_type, UNKNOWN)
