@@ -127,6 +127,12 @@ class WebSettings(DatabaseSettings):
     )
     backup_status_file: Path | None = Field(default=None, description="default: status/backup.json under LOG_DIR")
     slow_request_seconds: float = Field(default=1.0, gt=0, description="slower requests get a line in performance.log")
+    alert_round_seconds: float = Field(
+        default=15.0,
+        ge=0.5,
+        le=60,
+        description="how often the alerts are evaluated; raised after two rounds, cleared after four",
+    )
     worker_stale_seconds: float = Field(default=30.0, gt=0, description="a heartbeat older than this is reported")
 
     @field_validator("trusted_proxies", "view_networks")
@@ -222,6 +228,31 @@ class WorkerSettings(DatabaseSettings):
     mark_as_read: bool = Field(default=True, description="show the user that the message was read, as best effort")
     typing_indicator: bool = Field(default=True, description="show that an answer is being written, as best effort")
 
+    media_fetch: bool = Field(
+        default=False, description="fetch what users send and keep it in `media/` beside the message log"
+    )
+    media_origins: str = Field(
+        default="https://lookaside.fbsbx.com",
+        description="comma-separated; media is fetched from these and the token shown to no other",
+    )
+    media_types: str = Field(
+        default=(
+            "image/jpeg,image/png,image/webp,audio/aac,audio/amr,audio/mp4,audio/mpeg,audio/ogg,video/mp4,video/3gpp,"
+            "application/pdf,text/plain,application/msword,application/vnd.ms-excel,application/vnd.ms-powerpoint,"
+            "application/vnd.openxmlformats-officedocument.wordprocessingml.document,"
+            "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet,"
+            "application/vnd.openxmlformats-officedocument.presentationml.presentation"
+        ),
+        description="comma-separated MIME types that are fetched",
+    )
+    media_max_bytes: int = Field(
+        default=16 * 1024 * 1024, ge=1024, le=100 * 1024 * 1024, description="larger files are not fetched"
+    )
+    media_quota_bytes: int = Field(
+        default=1024 * 1024 * 1024, ge=1024 * 1024, description="of all files together; beyond it the oldest go"
+    )
+    media_seconds: float = Field(default=60.0, gt=0, le=600, description="within which a file must be whole")
+
     sender_threads: int = Field(default=16, ge=1, le=64, description="answers in the making at the same time")
     sender_lease_seconds: float = Field(
         default=30.0,
@@ -235,6 +266,22 @@ class WorkerSettings(DatabaseSettings):
     answer_window_seconds: float = Field(default=24 * 3600.0, gt=0, description="Meta's window for free-form answers")
     projection_batch: int = Field(default=500, ge=1, le=5000, description="records of the log in one transaction")
     poll_seconds: float = Field(default=0.1, gt=0, le=5, description="how often an idle worker looks for new records")
+
+    @field_validator("media_origins")
+    @classmethod
+    def _are_origins(cls, value: str) -> str:
+        for origin in value.split(","):
+            if not re.fullmatch(r"https?://[a-z0-9_.-]+(:\d{1,5})?", origin.strip()):
+                raise ValueError("must be scheme://host[:port], comma-separated, in lower case")
+        return value
+
+    def media_origin_set(self) -> frozenset[str]:
+        """``MEDIA_ORIGINS`` as a set."""
+        return frozenset(origin.strip() for origin in self.media_origins.split(","))
+
+    def media_type_set(self) -> frozenset[str]:
+        """``MEDIA_TYPES`` as a set."""
+        return frozenset(kind.strip().lower() for kind in self.media_types.split(",") if kind.strip())
 
     @model_validator(mode="after")
     def _echo_outlasts_the_send(self) -> Self:

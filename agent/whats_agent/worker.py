@@ -16,6 +16,9 @@ from whats_agent.database.connection import Connection, connect
 from whats_agent.database.redis_client import redis_client
 from whats_agent.errors import MessageLogError
 from whats_agent.graph.client import GraphClient
+from whats_agent.media.download import Limits, MediaClient
+from whats_agent.media.fetcher import MediaFetcher
+from whats_agent.media.folder import Folder
 from whats_agent.message_log import MessageLog
 from whats_agent.metrics import Recorder
 from whats_agent.openai_client.client import OpenAIAnswerer
@@ -24,6 +27,7 @@ from whats_agent.projection.policy import policy_of
 from whats_agent.projection.projector import Projector
 from whats_agent.retry import Backoff
 from whats_agent.secret_file import Replaceable
+from whats_agent.sender.bell import Bell
 from whats_agent.sender.leases import Leases
 from whats_agent.sender.read_marks import ReadMarks
 from whats_agent.sender.sender import Sender, Tools
@@ -43,7 +47,7 @@ class Worker:
         self._settings = settings
         self._stop = threading.Event()
         self._died = False
-        self._work = threading.Condition()
+        self._bell = Bell()
         self._recorder = Recorder(settings.message_log_dir)
         self._message_log = MessageLog(settings.message_log_dir, self._recorder.committed)
         self._breaker = SharedBreaker(
@@ -51,12 +55,8 @@ class Worker:
         )
         self._switch = StopSwitch(settings.send_stop_seconds)
         self._leases = Leases()
-        self._graph = GraphClient(
-            settings.graph_base_url,
-            settings.graph_version,
-            Replaceable("META_ACCESS_TOKEN", settings.meta_access_token.get_secret_value()),
-            settings.graph_timeout,
-        )
+        self._token = Replaceable("META_ACCESS_TOKEN", settings.meta_access_token.get_secret_value())
+        self._graph = GraphClient(settings.graph_base_url, settings.graph_version, self._token, settings.graph_timeout)
         self._read_marks = ReadMarks(self._graph, enabled=settings.mark_as_read, typing=settings.typing_indicator)
         self._projector = Projector(
             self._message_log,
@@ -64,7 +64,7 @@ class Worker:
             policy_of(settings),
             batch=settings.projection_batch,
             poll_seconds=settings.poll_seconds,
-            progressed=self._wake_senders,
+            progressed=self._bell.ring,
             recorder=self._recorder,
         )
         self._tools = Tools(
@@ -86,7 +86,7 @@ class Worker:
             leases=self._leases,
             read_marks=self._read_marks,
             recorder=self._recorder,
-            work=self._work,
+            bell=self._bell,
         )
 
     def run(self) -> int:
@@ -98,11 +98,23 @@ class Worker:
         threads += [self._thread(f"sender-{n}", Sender(self._tools).run) for n in range(self._settings.sender_threads)]
         threads.append(self._thread("leases", self._keep_leases))
         threads.append(self._thread("read-marks", self._read_marks.run))
+        if self._settings.media_fetch:
+            threads.append(self._thread("media", self._media_fetcher().run))
         _log.info(logs.fields(event="worker_started", senders=self._settings.sender_threads))
         while not self._stop.wait(BEAT_SECONDS):
             self._beat()
         self._end(threads)
         return 1 if self._died else 0
+
+    def _media_fetcher(self) -> MediaFetcher:
+        settings = self._settings
+        limits = Limits(
+            settings.media_origin_set(), settings.media_type_set(), settings.media_max_bytes, settings.media_seconds
+        )
+        client = MediaClient(settings.graph_base_url, settings.graph_version, self._token, limits)
+        return MediaFetcher(
+            client, Folder(settings.message_log_dir), lambda: connect(settings, "media"), settings.media_quota_bytes
+        )
 
     def _open_message_log(self) -> None:
         backoff = Backoff(_log, "message_log", least=0.2, most=5.0)
@@ -128,10 +140,6 @@ class Worker:
         thread = threading.Thread(target=guarded, name=name, daemon=True)
         thread.start()
         return thread
-
-    def _wake_senders(self) -> None:
-        with self._work:
-            self._work.notify_all()
 
     def _keep_leases(self, stop: threading.Event) -> None:
         """Renew the leases of answers in preparation, so that only a dead worker's are taken over."""
@@ -177,7 +185,7 @@ class Worker:
 
     def _end(self, threads: list[threading.Thread]) -> None:
         _log.info(logs.fields(event="worker_stopping"))
-        self._wake_senders()
+        self._bell.ring_all()
         deadline = time.monotonic() + GRACE_SECONDS
         for thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()))

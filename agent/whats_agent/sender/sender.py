@@ -23,12 +23,12 @@ from whats_agent.outbox.queue import Claim, Reply
 from whats_agent.outbox.rates import Rate
 from whats_agent.outbox.records import Outcome, SendAttempt, SendResult
 from whats_agent.retry import Backoff
+from whats_agent.sender.bell import Bell
 from whats_agent.sender.leases import Leases
 from whats_agent.sender.read_marks import ReadMarks
 from whats_agent.sender.stop_switch import StopSwitch
 from whats_agent.settings import WorkerSettings
 
-IDLE_SECONDS = 1.0
 GATE_POLL_SECONDS = 0.05
 STOPPED_POLL_SECONDS = 0.2
 DISK_RETRY_SECONDS = 5.0
@@ -50,7 +50,7 @@ class Tools:
     leases: Leases
     read_marks: ReadMarks
     recorder: Recorder
-    work: threading.Condition
+    bell: Bell
 
 
 def wait_for_projection(connection: Connection, message_log: MessageLog, stop: threading.Event) -> bool:
@@ -87,6 +87,8 @@ class Sender:
                         backoff.succeeded()
                         self._serve(connection, stop)
             except (psycopg.Error, MessageLogError) as error:
+                # The others' sessions are as dead, but they sleep: they shall notice now and not when a message comes.
+                self._tools.bell.ring_all()
                 stop.wait(backoff.failed(error))
 
     def _serve(self, connection: Connection, stop: threading.Event) -> None:
@@ -98,9 +100,9 @@ class Sender:
             claimed = queue.claim(connection, tools.settings.sender_lease_seconds)
             if claimed is None:
                 tools.switch.trial_over()
-                with tools.work:
-                    tools.work.wait(IDLE_SECONDS)
+                tools.bell.wait(stop)
                 continue
+            tools.bell.ring()  # where there was one row, there may be another
             token = logs.correlation_id.set(str(claimed.id))
             tools.leases.add(claimed.lease)
             try:
@@ -146,9 +148,7 @@ class Sender:
             _log.critical(logs.fields(event="send_result_not_logged", outcome=result.outcome, reason=error))
         settle.apply_result(connection, result, clock.now(), settings.send_echo_wait_seconds)
         if result.outcome is not Outcome.RETRY:
-            with self._tools.work:
-                # The conversation's next row can go now.
-                self._tools.work.notify()
+            self._tools.bell.ring()  # the conversation's next row can go now
 
     def _make_reply(self, connection: Connection, claimed: Claim) -> Reply:
         settings = self._tools.settings

@@ -69,12 +69,22 @@ def check_redis(settings: WebSettings) -> Part:
 
 
 def check_worker(directory: Path, stale_seconds: float) -> Part:
-    """What the youngest heartbeat says."""
+    """What the heartbeats of all workers come to.
+
+    The position is that of the one that projects (the others stand by at 0); what goes wrong in any of them goes wrong.
+    """
     beats = heartbeat.read_all(directory)
     if not beats:
         return {"state": "down", "reason": "no heartbeat"}
-    facts = {name: beats[0].get(name) for name in BEAT_FACTS}
-    return {"state": "up" if float(beats[0]["age"]) <= stale_seconds else "stale", **facts}
+    fresh = [beat for beat in beats if float(beat["age"]) <= stale_seconds]
+    seen = fresh or beats[:1]
+    furthest = max(seen, key=lambda beat: int(beat.get("position") or 0))
+    facts = {name: furthest.get(name) for name in BEAT_FACTS}
+    facts["age"] = seen[0]["age"]
+    for name in ("sender_stopped", "graph_version_served"):
+        facts[name] = next((beat[name] for beat in seen if beat.get(name)), None)
+    facts["breaker_open"] = any(beat.get("breaker_open") for beat in seen)
+    return {"state": "up" if fresh else "stale", "workers": len(fresh), **facts}
 
 
 class Health:

@@ -66,6 +66,7 @@ def test_a_worker_that_fell_silent_is_stale(tmp_path: Path, monkeypatch: pytest.
     heartbeat.write(tmp_path, {"pid": 1})
     assert check_worker(tmp_path, 30)["state"] == "up"
     assert check_worker(tmp_path, -1)["state"] == "stale"
+    assert check_worker(tmp_path, -1)["workers"] == 0
     heartbeat.remove(tmp_path)
     assert heartbeat.read_all(tmp_path) == []
 
@@ -161,3 +162,17 @@ def test_networks() -> None:
     assert not contains(networks("10.0.0.0/8"), "unix")
     with pytest.raises(ValueError, match="host"):
         networks("host")
+
+
+def test_several_workers_are_seen_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = {"pid": 1, "sender_stopped": None, "breaker_open": False, "graph_version_served": "v25.0"}
+    for host, more in (
+        ("projects", {"projector": "running", "position": 41, "log_end": 42, "breaker_open": True}),
+        ("stands-by", {"projector": "standby", "position": 0, "log_end": 42, "sender_stopped": "190 expired"}),
+    ):
+        monkeypatch.setattr("socket.gethostname", lambda host=host: host)
+        heartbeat.write(tmp_path, {**facts, **more})
+    part = check_worker(tmp_path, 30)
+    assert (part["workers"], part["projector"], part["position"]) == (2, "running", 41)
+    assert (part["sender_stopped"], part["breaker_open"]) == ("190 expired", True)
+    assert part["graph_version_served"] == "v25.0"
