@@ -12,7 +12,9 @@ import pytest
 from tests.integration.agent.containers import Session
 from tests.integration.agent.images import MissingImagesError, find
 from tests.integration.agent.stack import Stack
+from tests.integration.agent.statements import Database
 from tests.integration.agent.traffic import COUNTS, Traffic
+from whats_agent.database.connection import Connection
 
 faulthandler.enable()
 
@@ -61,6 +63,24 @@ def stack(session_stack: Stack) -> Iterator[Stack]:
     """The session's stack, whole at the start of each test whatever the one before broke."""
     yield session_stack
     session_stack.heal()
+
+
+@pytest.fixture(scope="session")
+def statements_server(session_stack: Stack) -> Iterator[Database]:
+    database = Database(session_stack)
+    yield database
+    database.clean()
+
+
+@pytest.fixture
+def database(statements_server: Database) -> Database:
+    statements_server.clean()
+    return statements_server
+
+
+@pytest.fixture
+def session(database: Database) -> Connection:
+    return database.connect()
 
 
 @pytest.fixture
