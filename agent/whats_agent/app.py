@@ -141,6 +141,7 @@ def watch_alerts(settings: WebSettings, stop: threading.Event) -> threading.Thre
         settings.message_log_dir,
         lambda: gather(settings, message_log, state.parts()),
         lambda: write_performance(Snapshot(settings.message_log_dir)),
+        settings.alert_round_seconds,
     )
     thread = threading.Thread(target=keeper.run, args=(stop,), name="alerts", daemon=True)
     thread.start()

@@ -85,19 +85,24 @@ def _queue(connection: Connection, message_log: MessageLog) -> dict[str, Any]:
 
 
 def _archive(connection: Connection) -> dict[str, Any]:
-    """Archiving fails when the last failure is newer than the last success; it is late when WAL waits and none went for long."""
+    """Archiving fails when the last failure is newer than the last success; it is late when a whole segment waits for long.
+
+    The segment being written is not due yet, and after a restore names of the older timeline are as good as those of the new one:
+    so the number in the name is compared, with that of the segment before.
+    """
     row = connection.execute(
         """
         select current_setting('archive_mode'),
             case when last_failed_time > coalesce(last_archived_time, '-infinity') then last_failed_wal end,
             extract(epoch from now() - coalesce(last_archived_time, stats_reset))::float8,
-            coalesce(last_archived_wal, '') < pg_walfile_name(pg_current_wal_lsn() - 1)
+            case when last_archived_wal ~ '^[0-9A-F]{24}' then substr(last_archived_wal, 9, 16)
+                < substr(pg_walfile_name(pg_current_wal_lsn() - pg_size_bytes(current_setting('wal_segment_size'))), 9, 16) end
         from pg_stat_archiver where not pg_is_in_recovery()
         """
     ).fetchone()
     if row is None or row[0] == "off":
         return {}
-    return {"archive_failing": row[1], "archive_age": row[2] if row[3] and row[1] else None}
+    return {"archive_failing": row[1], "archive_age": row[2] if row[3] or row[1] else None}
 
 
 def _stored(connection: Connection) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from whats_agent import clock, logs
 from whats_agent.alerts.rules import Facts, Finding, Severity, findings
 
 ROUND_SECONDS = 15.0
-REPORT_ROUNDS = 4
+REPORT_SECONDS = 60.0
 RAISE_AFTER, CLEAR_AFTER = 2, 4
 STALE_SECONDS = 90.0
 FILE_NAME = "alerts.json"
@@ -86,21 +87,28 @@ def next_round(
 class Keeper:
     """Evaluates in a thread of its own, in the one process that gets the lock."""
 
-    def __init__(self, directory: Path, gather: Callable[[], Facts], report: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        gather: Callable[[], Facts],
+        report: Callable[[], None] | None = None,
+        round_seconds: float = ROUND_SECONDS,
+    ) -> None:
         self._directory = directory
         self._gather = gather
         self._report = report
-        self._rounds = 0
+        self._round_seconds = round_seconds
+        self._reported_at = time.monotonic()
         self._lock = -1
 
     def run(self, stop: threading.Event) -> None:
-        """Take turns for the lock, then evaluate every 15 s until told to stop; every minute have the numbers written down."""
-        while not stop.wait(ROUND_SECONDS):
+        """Take turns for the lock, then evaluate round by round until told to stop; every minute have the numbers written down."""
+        while not stop.wait(self._round_seconds):
             try:
                 if self._holds_lock():
                     self.evaluate()
-                    self._rounds += 1
-                    if self._report is not None and self._rounds % REPORT_ROUNDS == 0:
+                    if self._report is not None and time.monotonic() - self._reported_at >= REPORT_SECONDS:
+                        self._reported_at = time.monotonic()
                         self._report()
             except Exception:  # noqa: BLE001 - watching must never end because one look went wrong
                 _log.error(logs.fields(event="alert_round_failed"), exc_info=True)

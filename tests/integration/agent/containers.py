@@ -37,6 +37,7 @@ class Spec:
     read_only: bool = True
     tmpfs: dict[str, str] = field(default_factory=dict)
     shm_size: str | None = None
+    entrypoint: Sequence[str] | None = None
 
 
 class Service:
@@ -133,6 +134,7 @@ class Session:
         return self.client.containers.create(
             spec.image,
             command=list(spec.command) if spec.command is not None else None,
+            entrypoint=list(spec.entrypoint) if spec.entrypoint is not None else None,
             name=full_name,
             hostname=spec.name,
             environment=spec.environment,

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ class Stack:
         self.message_log = session.volume("message-log")
         self._http: dict[str, httpx.Client] = {}
 
-        self.postgres = session.service(self._postgres_spec(self.pgdata))
+        self.postgres = session.service(self.postgres_spec(self.pgdata))
         self.redis = session.service(self._redis_spec())
         self.graph = session.service(self._graph_spec())
         self.openai = session.service(self._openai_spec())
@@ -66,11 +66,12 @@ class Stack:
 
     # What each container is made of.
 
-    def _postgres_spec(self, volume: str) -> Spec:
+    def postgres_spec(self, volume: str, name: str = "postgres", arguments: Sequence[str] = ()) -> Spec:
+        """A PostgreSQL on this data volume; ``arguments`` are the server's own."""
         return Spec(
-            name="postgres",
+            name=name,
             image=self.images.postgres,
-            command=["serve"],
+            command=["serve", *arguments],
             environment={"WHATS_POSTGRES_ARCHIVE": "off"},
             volumes={volume: "/var/lib/postgresql/data"},
             read_only_paths={str(CONFIG / "postgres"): "/etc/whats_agent/postgres"},
@@ -209,7 +210,7 @@ class Stack:
         """Serve another data volume from now on; the old one stays as it is."""
         self.session.discard(self.postgres)
         self.pgdata = volume
-        self.postgres = self.session.service(self._postgres_spec(volume))
+        self.postgres = self.session.service(self.postgres_spec(volume))
         self.postgres.start()
         self.wait_for_database()
 

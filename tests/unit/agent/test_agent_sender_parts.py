@@ -225,7 +225,9 @@ def test_a_secret_of_the_environment_stays(monkeypatch: pytest.MonkeyPatch) -> N
 def test_days_left_of_a_graph_version() -> None:
     assert versions.days_left("v17.0", date(2025, 9, 13)) == -1
     assert versions.days_left("v21.0", date(2026, 11, 24)) == 58
-    assert versions.days_left("v26.0", date(2028, 7, 28)) == 1  # not announced yet: the earliest day that Meta allows itself
+    assert (
+        versions.days_left("v26.0", date(2028, 7, 28)) == 1
+    )  # not announced yet: the earliest day that Meta allows itself
     assert versions.days_left("v99.0", date(2026, 1, 1)) is None
     assert versions.days_left("v99.0", date(2026, 1, 1), date(2026, 1, 31)) == 30
 
