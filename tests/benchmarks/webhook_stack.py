@@ -6,7 +6,7 @@ from __future__ import annotations
 import statistics
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -114,21 +114,21 @@ def grew(name: str, values: list[int]) -> bool:
     return after > before * GROWTH_LIMIT if "memory" in name else after > before + 5
 
 
-def run(day_seconds: float) -> dict[str, float | int]:
-    """Measure, print, and return what belongs in the last line."""
+def run(day_seconds: float, say: Callable[..., None]) -> dict[str, float | int]:
+    """Measure, tell ``say``, and return what belongs in the last line."""
     with whole_stack() as stack:
         times = sorted(answer_times(stack))
         p50, p95 = times[len(times) // 2], times[int(len(times) * 0.95)]
-        print(
-            f"\nwebhook to answer handed to Graph, {len(times)} messages: p50 {p50 * 1000:.0f} ms, p95 {p95 * 1000:.0f} ms"
+        say(
+            f"- webhook to answer handed to Graph, {len(times)} messages: p50 {p50 * 1000:.0f} ms, p95 {p95 * 1000:.0f} ms"
         )
         seen = day_in_small(stack, day_seconds)
     (messages,) = seen.pop("messages")
-    print(f"a day in small: {messages} messages in {day_seconds:.0f} s, all answered once\n")
-    print("| what | samples | grew |\n|---|---|---|")
+    say(f"- a day in small: {messages} messages in {day_seconds:.0f} s, all answered once", "")
+    say("| what | samples | grew |", "|---|---|---|")
     for name, values in seen.items():
         shown = [f"{value / 2**20:.0f} MiB" if "memory" in name else str(value) for value in values]
-        print(f"| {name} | {', '.join(shown)} | {'yes' if grew(name, values) else 'no'} |")
+        say(f"| {name} | {', '.join(shown)} | {'yes' if grew(name, values) else 'no'} |")
     return {
         "answer_p50_ms": round(p50 * 1000),
         "answer_p95_ms": round(p95 * 1000),
