@@ -9,7 +9,7 @@ LOCAL := -i inventories/local
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 
-.PHONY: help setup demo down test lint unit images integration molecule lock
+.PHONY: help setup demo down test lint audit unit images integration molecule lock
 help: ## List the commands
 	@awk -F':.*## ' '/^[a-z_-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -32,6 +32,9 @@ test: setup ## Everything below, as CI runs it, with the time each part took
 
 lint: setup ## ruff, mypy, ansible-lint, validate-modules, argument specs, bandit
 	@tests/lint/run
+
+audit: setup ## Known vulnerabilities in the pinned packages: asks a service on the Internet, so not part of `make test`
+	@tests/lint/audit
 
 unit: setup ## Unit tests: no containers
 	@$(BIN)/pytest tests/unit
