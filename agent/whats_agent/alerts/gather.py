@@ -2,7 +2,6 @@
 """Look at everything the rules speak about."""
 
 import json
-import os
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from whats_agent import clock
 from whats_agent.alerts.certificate import shown_by
 from whats_agent.alerts.rules import Facts
 from whats_agent.database.connection import Connection, connect
+from whats_agent.disk import free_share
 from whats_agent.errors import MessageLogError
 from whats_agent.graph import versions
 from whats_agent.message_log import MessageLog
@@ -124,10 +124,9 @@ def _stored(connection: Connection) -> dict[str, Any]:
 
 def _disk_free(directory: Path) -> float | None:
     try:
-        usage = os.statvfs(directory)
+        return free_share(directory)
     except OSError:
         return None
-    return usage.f_bavail / usage.f_blocks if usage.f_blocks else None
 
 
 def _backup_age_hours(path: Path) -> float | None:

@@ -6,6 +6,7 @@ import re
 import time
 from pathlib import Path
 
+from whats_agent.disk import free_share
 from whats_agent.errors import AgentError
 from whats_agent.media.download import PART, Fetched
 
@@ -36,8 +37,7 @@ class Folder:
 
     def must_have_room(self) -> None:
         """Raise NoRoomError when the disk has less than a fifth left; OSError when it cannot be asked."""
-        usage = os.statvfs(self.path)
-        if usage.f_bavail < usage.f_blocks * LEAST_FREE_SHARE:
+        if free_share(self.path) < LEAST_FREE_SHARE:
             raise NoRoomError(f"less than {LEAST_FREE_SHARE:.0%} of the message log's disk is free")
 
     def take(self, fetched: Fetched) -> None:
