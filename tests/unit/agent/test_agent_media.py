@@ -20,6 +20,7 @@ from werkzeug.serving import make_server
 from tests.doubles.graph import create_app
 from tests.doubles.settings import GraphSettings
 from whats_agent.media.download import (
+    PART,
     Fetched,
     Limits,
     MediaClient,
@@ -29,7 +30,7 @@ from whats_agent.media.download import (
     plain_type,
     same_digest,
 )
-from whats_agent.media.folder import PART, STALE_SECONDS, Folder, NoRoomError
+from whats_agent.media.folder import STALE_SECONDS, Folder, NoRoomError
 from whats_agent.whatsapp.message_types import media_id_of
 
 TOKEN = "at-4e60c9b81fd7a352"
