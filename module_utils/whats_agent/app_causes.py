@@ -259,7 +259,8 @@ def _projection(seen: Observed) -> Finding | None:
             ("session", f"{holder.pid} ({holder.application or holder.user}) {holder.how}") for holder in seen.holders
         )
         return Finding("projection_held", (*held, *facts), workers)
-    return Finding("not_projecting", facts, workers)
+    unknown = (("sessions that may hold it", seen.holders_error),) if seen.holders_error else ()
+    return Finding("not_projecting", (*facts, *unknown), workers)
 
 
 def _health_evidence(seen: Observed) -> tuple[tuple[str, str], ...]:

@@ -7,7 +7,7 @@ import http.client
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,10 +31,10 @@ ANSWER_S = 3.0  # an agent that answers at all does so within milliseconds, unle
 LOAD_A_CPU = 4.0
 MOST_PATIENT = 4.0
 HEALTH_S = 8.0  # … its view of the other parts may have to wait for them
+AGAIN_S = 0.5
 PROJECTION_S = 5.0  # how long a projection that lags is given to move
 PROJECTOR_LOCK = 7_264_102  # the advisory lock that the agent's projector holds (agent: projection/projector.py)
 PROJECTOR = "whats_agent projector"
-_HEALTHY_CODES = (200, 503)
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,7 @@ class Observed:
     parts: dict[str, Any] | None = None
     moved: bool | None = None
     holders: tuple[Holder, ...] = ()
+    holders_error: str | None = None
     log_free: int | None = None
 
     def of(self, service: str) -> list[ContainerView]:
@@ -108,6 +109,15 @@ def ask(address: str, port: int, path: str, timeout: float) -> tuple[Answer, byt
         return Answer(None, f"{type(error).__name__}: {error}"), b""
     finally:
         connection.close()
+
+
+def ask_replica(address: str, answer_s: float) -> tuple[Answer, dict[str, Any] | None]:
+    """Ask a replica for any answer, and one that gives it for its view of the parts, which may take longer."""
+    answer, _body = ask(address, APP_PORT, "/", answer_s)
+    if not answer.ok:
+        return answer, None
+    health, body = ask(address, APP_PORT, "/health", HEALTH_S)
+    return answer, parse_parts(body) if health.ok else None
 
 
 def parse_parts(body: bytes) -> dict[str, Any] | None:
@@ -148,51 +158,58 @@ class Looker:
         except WhatsAgentError as error:
             return Observed(env_error=error.message)
         try:
-            states = [s for s in self.docker.containers(self.place.project) if s.service in SERVICES]
+            with ThreadPoolExecutor(max_workers=2) as pool:
+                wanted, hashes = pool.submit(self.compose.replicas), pool.submit(self.compose.hashes)
+                seen = self._patiently(env)
         except WhatsAgentError as error:
             return Observed(engine_error=error.message)
         try:
-            with ThreadPoolExecutor(max_workers=12) as pool:
-                return self._look_at(pool, env, states)
+            services, replicas = hashes.result(), wanted.result()
         except WhatsAgentError as error:
             return Observed(env_error=error.message)
+        return replace(
+            seen,
+            wanted={name: replicas[name] for name in SERVICES if name in replicas},
+            outdated=tuple(c.name for c in seen.containers if c.labels_hash != services.get(c.service, c.labels_hash)),
+        )
+
+    def _patiently(self, env: dict[str, str]) -> Observed:
+        """Look; once more if a container went away while it was looked at."""
+        try:
+            return self._look_inside(env)
+        except WhatsAgentError:
+            self._clock.sleep(AGAIN_S)
+            return self._look_inside(env)
+
+    def _look_inside(self, env: dict[str, str]) -> Observed:
+        states = [s for s in self.docker.containers(self.place.project) if s.service in SERVICES]
+        with ThreadPoolExecutor(max_workers=12) as pool:
+            return self._look_at(pool, env, states)
 
     def _look_at(self, pool: ThreadPoolExecutor, env: dict[str, str], states: list[ContainerState]) -> Observed:
         secrets = tuple(secrets_of(env))
         answer_s = ANSWER_S * patience(os.getloadavg()[0], os.cpu_count() or 1)
-        wanted = pool.submit(self.compose.replicas)
-        hashes = pool.submit(self.compose.hashes)
         image = pool.submit(self.docker.image_id, f"whats_agent/app:{env['RELEASE']}")
         views = [pool.submit(view, self.docker, state, secrets) for state in states]
         running = {s.name: s for s in states if s.service == "app" and s.running and s.addresses}
-        answers = {n: pool.submit(ask, _address(s), APP_PORT, "/", answer_s) for n, s in running.items()}
-        healths = [pool.submit(ask, _address(s), APP_PORT, "/health", HEALTH_S) for s in running.values()]
+        asked = {name: pool.submit(ask_replica, _address(state), answer_s) for name, state in running.items()}
         nginx = [s for s in states if s.service == "nginx" and s.running and s.addresses]
         front = pool.submit(ask, _address(nginx[-1]), APP_PORT, "/nginx_alive", answer_s) if nginx else None
         free = pool.submit(self._log_free, states)
         containers = tuple(future.result() for future in views)
-        parts = next(
-            (
-                p
-                for answer, body in (f.result() for f in healths)
-                if answer.status in _HEALTHY_CODES
-                for p in [parse_parts(body)]
-                if p
-            ),
-            None,
-        )
+        answers = {name: future.result() for name, future in asked.items()}
+        parts = next((found for _answer, found in answers.values() if found is not None), None)
         moved, parts = self._watch_projection(running, parts)
-        services = hashes.result()
+        holders, holders_error = self._holders(env) if moved is False else ((), None)
         return Observed(
-            wanted={name: wanted.result()[name] for name in SERVICES if name in wanted.result()},
             image_missing=None if image.result() else f"whats_agent/app:{env['RELEASE']}",
             containers=containers,
-            outdated=tuple(c.name for c in containers if c.labels_hash != services.get(c.service, c.labels_hash)),
-            answers={name: future.result()[0] for name, future in answers.items()},
+            answers={name: answer for name, (answer, _parts) in answers.items()},
             front=front.result()[0] if front else None,
             parts=parts,
             moved=moved,
-            holders=self._holders(env) if moved is False else (),
+            holders=holders,
+            holders_error=holders_error,
             log_free=free.result(),
         )
 
@@ -215,8 +232,7 @@ class Looker:
         while state is False and self._clock.boottime() < deadline:
             self._clock.sleep(0.5)
             for container in running.values():
-                answer, body = ask(_address(container), APP_PORT, "/health", HEALTH_S)
-                fresh = parse_parts(body) if answer.status in _HEALTHY_CODES else None
+                _answer, fresh = ask_replica(_address(container), ANSWER_S)
                 if fresh is None:
                     continue
                 parts, state = fresh, projects(fresh)
@@ -226,8 +242,11 @@ class Looker:
                 break
         return state, parts
 
-    def _holders(self, env: dict[str, str]) -> tuple[Holder, ...]:
-        """Return the sessions that hold the projector's lock, or what it waits for, without being a projector."""
+    def _holders(self, env: dict[str, str]) -> tuple[tuple[Holder, ...], str | None]:
+        """Return the sessions that hold the projector's lock, or what it waits for, without being a projector.
+
+        Where PostgreSQL cannot be asked, the second value says why.
+        """
         query = """
             select distinct a.pid, coalesce(a.application_name, ''), coalesce(a.usename, ''), how
             from (select pid, 'holds the projector''s lock' as how from pg_locks
@@ -238,9 +257,12 @@ class Looker:
             join pg_stat_activity a using (pid)
             where coalesce(a.application_name, '') <> %(projector)s
         """
-        with database(self.place, env["DB_NAME"], statement_timeout_s=3) as admin:
-            rows = admin.execute(query, {"lock": PROJECTOR_LOCK, "projector": PROJECTOR}).fetchall()
-        return tuple(Holder(int(pid), application, user, how) for pid, application, user, how in rows)
+        try:
+            with database(self.place, env["DB_NAME"], statement_timeout_s=3) as admin:
+                rows = admin.execute(query, {"lock": PROJECTOR_LOCK, "projector": PROJECTOR}).fetchall()
+        except WhatsAgentError as error:
+            return (), error.message
+        return tuple(Holder(int(pid), application, user, how) for pid, application, user, how in rows), None
 
 
 def _address(state: ContainerState) -> str:

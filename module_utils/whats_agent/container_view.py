@@ -3,17 +3,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from .errors import WhatsAgentError
 from .postgres_observe import parse_docker_time
 from .redact import redact_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
-    from .docker_host import ContainerState, DockerHost
+    from .docker_host import ContainerState, DockerHost, Process
 
 LOG_LINES = 40
 LOG_SHOWN = 6
@@ -113,27 +114,40 @@ def masked_lines(text: str, secrets: Iterable[str], count: int = LOG_SHOWN) -> t
 
 def view(docker: DockerHost, state: ContainerState, secrets: Iterable[str]) -> ContainerView:
     """Look at one container: its processes while it runs, its last words when it does not run well."""
-    seen: dict[str, Any] = {
-        "id": state.id,
-        "name": state.name,
-        "service": state.service,
-        "status": state.status,
-        "exit_code": state.exit_code,
-        "oom_killed": state.oom_killed,
-        "restart_count": state.restart_count,
-        "health": state.health,
-        "error": state.error,
-        "uptime": age_of(state.started_at),
-        "memory_limit": state.memory_limit,
-        "addresses": tuple(state.addresses.values()),
-        "labels_hash": state.labels.get(CONFIG_HASH_LABEL, ""),
-    }
-    looked = ContainerView(**seen)
+    looked = _facts(state)
     if looked.running and not looked.crashing:
-        processes = docker.processes(state.id)
-        seen["processes"] = len(processes)
-        seen["stopped"] = tuple(process.pid for process in processes if process.state.startswith("T"))
+        try:
+            looked = _with_processes(looked, docker.processes(state.id))
+        except WhatsAgentError:
+            # It may have ended since it was listed, which is what has to be said of it then.
+            now = docker.inspect_if_present(state.id)
+            if now is None or now.running:
+                raise
+            looked = _facts(now)
     unwell = not looked.running or looked.restarted_lately or looked.health == "unhealthy"
     if looked.status != "created" and unwell:
-        seen["log"] = masked_lines(docker.logs(state.id, tail=LOG_LINES), secrets)
-    return ContainerView(**seen)
+        return replace(looked, log=masked_lines(docker.logs(state.id, tail=LOG_LINES), secrets))
+    return looked
+
+
+def _facts(state: ContainerState) -> ContainerView:
+    return ContainerView(
+        id=state.id,
+        name=state.name,
+        service=state.service,
+        status=state.status,
+        exit_code=state.exit_code,
+        oom_killed=state.oom_killed,
+        restart_count=state.restart_count,
+        health=state.health,
+        error=state.error,
+        uptime=age_of(state.started_at),
+        memory_limit=state.memory_limit,
+        addresses=tuple(state.addresses.values()),
+        labels_hash=state.labels.get(CONFIG_HASH_LABEL, ""),
+    )
+
+
+def _with_processes(looked: ContainerView, processes: Sequence[Process]) -> ContainerView:
+    stopped = tuple(process.pid for process in processes if process.state.startswith("T"))
+    return replace(looked, processes=len(processes), stopped=stopped)

@@ -23,7 +23,7 @@ from .redis_keys import Census, take_census
 if TYPE_CHECKING:
     from .docker_host import ContainerState, DockerHost
 
-LOG_LINES = 60
+AGAIN_S = 0.5
 STORM_WINDOW_S = 1.0
 NEARLY_FULL = 0.9
 AGENT_SERVICES = ("app", "worker")
@@ -103,17 +103,27 @@ def observe(place: RedisPlace, docker: DockerHost, clock: Clock = SYSTEM_CLOCK) 
     except WhatsAgentError as error:
         seen["configuration_error"] = error.message
     try:
-        state = docker.container(place.project, SERVICE)
-        seen["strangers"] = _strangers(docker, place, state, env["REDIS_PASSWORD"])
-        if state is None:
-            return Observed(**seen)
-        secrets = tuple(secrets_of(env))
-        seen["container"] = looked = view(docker, state, secrets)
-        seen["log"] = looked.log
-        seen.update(_volume(docker, state))
-        address = next(iter(state.addresses.values()), None)
+        return _look(place, docker, env, seen, clock)
+    except WhatsAgentError:
+        # A container may go away while it is looked at; what is still there then is what counts.
+        clock.sleep(AGAIN_S)
+    try:
+        return _look(place, docker, env, seen, clock)
     except WhatsAgentError as error:
         return Observed(**seen, engine_error=error.message)
+
+
+def _look(place: RedisPlace, docker: DockerHost, env: dict[str, str], known: dict[str, Any], clock: Clock) -> Observed:
+    seen = dict(known)
+    state = docker.container(place.project, SERVICE)
+    seen["strangers"] = _strangers(docker, place, state, env["REDIS_PASSWORD"])
+    if state is None:
+        return Observed(**seen)
+    secrets = tuple(secrets_of(env))
+    seen["container"] = looked = view(docker, state, secrets)
+    seen["log"] = looked.log
+    seen.update(_volume(docker, state))
+    address = next(iter(state.addresses.values()), None)
     if looked.fault is None and address is not None:
         seen.update(_inside(address, env["REDIS_PASSWORD"], clock))
     return Observed(**seen)
