@@ -27,6 +27,18 @@ options:
     description: Whether to check heaps against indexes with pg_amcheck, which reads everything.
     type: bool
     default: false
+  blocked_after:
+    description: How many seconds a session may be idle in a transaction while others wait for it.
+    type: float
+    default: 30
+  slot_limit_mb:
+    description: How many megabytes of WAL an inactive replication slot may hold back.
+    type: int
+    default: 2048
+  low_space_mb:
+    description: How many megabytes must be free under the database.
+    type: int
+    default: 256
   stack_dir:
     description: Where the stack lies.
     type: path
@@ -70,6 +82,7 @@ from ansible.module_utils.whats_agent.compose import ComposeProject
 from ansible.module_utils.whats_agent.docker_host import DockerHost
 from ansible.module_utils.whats_agent.errors import WhatsAgentError
 from ansible.module_utils.whats_agent.postgres_backrest import Backrest
+from ansible.module_utils.whats_agent.postgres_causes import limits_of
 from ansible.module_utils.whats_agent.postgres_host import DatabasePlace
 from ansible.module_utils.whats_agent.postgres_integrity import Check
 
@@ -83,6 +96,9 @@ def main() -> None:
             "wait": {"type": "float", "default": 30},
             "archiving": {"type": "bool", "default": True},
             "structure": {"type": "bool", "default": False},
+            "blocked_after": {"type": "float", "default": 30},
+            "slot_limit_mb": {"type": "int", "default": 2048},
+            "low_space_mb": {"type": "int", "default": 256},
             "stack_dir": {"type": "path", "default": "/opt/whats_agent"},
             "state_dir": {"type": "path", "default": "/var/lib/whats_agent"},
             "project": {"type": "str", "default": "whats_agent"},
@@ -98,6 +114,7 @@ def main() -> None:
             wait_s=parameters["wait"],
             archiving=parameters["archiving"] and not module.check_mode,
             structure=parameters["structure"],
+            limits=limits_of(parameters),
         )
     except WhatsAgentError as error:
         checks, rows = [Check("serving", False, error.message)], {}

@@ -56,6 +56,18 @@ options:
     description: Whether to tell as well how the backup repository stands.
     type: bool
     default: false
+  blocked_after:
+    description: How many seconds a session may be idle in a transaction while others wait for it.
+    type: float
+    default: 30
+  slot_limit_mb:
+    description: How many megabytes of WAL an inactive replication slot may hold back.
+    type: int
+    default: 2048
+  low_space_mb:
+    description: How many megabytes must be free under the database.
+    type: int
+    default: 256
   wait:
     description: How many seconds to wait for a database that is only starting.
     type: float
@@ -113,6 +125,7 @@ from ansible.module_utils.whats_agent.docker_host import DockerHost
 from ansible.module_utils.whats_agent.errors import WhatsAgentError
 from ansible.module_utils.whats_agent.postgres_backrest import Backrest
 from ansible.module_utils.whats_agent.postgres_backup import standing
+from ansible.module_utils.whats_agent.postgres_causes import limits_of
 from ansible.module_utils.whats_agent.postgres_diagnosis import Wish, diagnose
 from ansible.module_utils.whats_agent.postgres_host import DatabasePlace
 
@@ -133,6 +146,9 @@ def main() -> None:
             "reserve_mb": {"type": "int", "default": 512},
             "plan": {"type": "bool", "default": True},
             "repository": {"type": "bool", "default": False},
+            "blocked_after": {"type": "float", "default": 30},
+            "slot_limit_mb": {"type": "int", "default": 2048},
+            "low_space_mb": {"type": "int", "default": 256},
             "wait": {"type": "float", "default": 0},
         },
         mutually_exclusive=[["target_time", "undo", "remove_volume"]],
@@ -149,6 +165,7 @@ def main() -> None:
         page_budget_s=parameters["page_budget"],
         wait_s=parameters["wait"],
         plan=parameters["plan"],
+        limits=limits_of(parameters),
     )
     try:
         diagnosis, observed = diagnose(backrest, wish)

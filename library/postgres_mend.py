@@ -17,14 +17,30 @@ options:
   remedy:
     description:
       - V(indexes) rebuilds damaged and invalid indexes; it fails where more than indexes is damaged.
-      - V(credentials) gives the agent's role the password of C(.env). V(url) points C(DB_HOST) at the stack's database.
+      - V(credentials) gives the agent's role the password of C(.env). V(url) has C(.env) lead to the stack's database, and
+        V(volume_name) has it name the volume that the container uses.
       - V(blockers) ends idle sessions that hold a transaction open and block others; V(connections) ends idle sessions.
+      - V(processes) lets processes go on that a signal has stopped. V(standby) promotes a standby that follows nobody.
       - V(archiving) gives the repository back to the server's user, prepares it, and proves that WAL reaches it.
-      - V(slots) drops inactive replication slots. V(receiver) starts the WAL receiver that commits wait for, or frees them.
+      - V(slots) drops inactive replication slots that hold back too much WAL.
+        V(receiver) starts the WAL receiver that commits wait for, or frees them.
       - V(collation) rebuilds indexes and accepts the new collation version.
-      - V(space) removes scratch volumes and expired backups.
+      - V(space) removes scratch volumes, expired backups and what inactive slots hold; it fails where that does not suffice.
     type: str
-    choices: [indexes, credentials, url, blockers, connections, archiving, slots, receiver, collation, space]
+    choices:
+      - indexes
+      - credentials
+      - url
+      - volume_name
+      - standby
+      - processes
+      - blockers
+      - connections
+      - archiving
+      - slots
+      - receiver
+      - collation
+      - space
     required: true
   stack_dir:
     description: Where the stack lies.
@@ -38,6 +54,22 @@ options:
     description: The compose project.
     type: str
     default: whats_agent
+  keep_full:
+    description: How many full backups stay.
+    type: int
+    default: 4
+  blocked_after:
+    description: How many seconds a session may be idle in a transaction while others wait for it.
+    type: float
+    default: 30
+  slot_limit_mb:
+    description: How many megabytes of WAL an inactive replication slot may hold back.
+    type: int
+    default: 2048
+  low_space_mb:
+    description: How many megabytes must be free under the database.
+    type: int
+    default: 256
   run_id:
     description: The run whose lease is kept alive meanwhile.
     type: str
@@ -73,8 +105,10 @@ from ansible.module_utils.whats_agent.docker_host import DockerHost
 from ansible.module_utils.whats_agent.errors import WhatsAgentError
 from ansible.module_utils.whats_agent.lock import heartbeat
 from ansible.module_utils.whats_agent.postgres_backrest import Backrest
+from ansible.module_utils.whats_agent.postgres_causes import limits_of
 from ansible.module_utils.whats_agent.postgres_host import DatabasePlace
 from ansible.module_utils.whats_agent.postgres_mend import REMEDIES
+from ansible.module_utils.whats_agent.postgres_mend_sessions import Order
 
 ENGINE_TIMEOUT_S = 3600
 CHOICES = list(REMEDIES)
@@ -88,6 +122,10 @@ def main() -> None:
             "stack_dir": {"type": "path", "default": "/opt/whats_agent"},
             "state_dir": {"type": "path", "default": "/var/lib/whats_agent"},
             "project": {"type": "str", "default": "whats_agent"},
+            "keep_full": {"type": "int", "default": 4},
+            "blocked_after": {"type": "float", "default": 30},
+            "slot_limit_mb": {"type": "int", "default": 2048},
+            "low_space_mb": {"type": "int", "default": 256},
             "run_id": {"type": "str"},
         },
         supports_check_mode=True,
@@ -96,12 +134,13 @@ def main() -> None:
     place = DatabasePlace(Path(parameters["stack_dir"]), Path(parameters["state_dir"]), parameters["project"])
     backrest = Backrest(place, DockerHost(timeout=ENGINE_TIMEOUT_S), ComposeProject(place.stack_dir, place.project))
     mend = REMEDIES[parameters["remedy"]]
+    order = Order(write=not module.check_mode, limits=limits_of(parameters), keep_full=parameters["keep_full"])
     try:
         if module.check_mode:
-            steps = mend(backrest, write=False)
+            steps = mend(backrest, order)
         else:
             with heartbeat(parameters["run_id"], place.state_dir):
-                steps = mend(backrest, write=True)
+                steps = mend(backrest, order)
     except WhatsAgentError as error:
         module.fail_json(msg=error.message, **error.details)
     module.exit_json(changed=bool(steps), steps=steps)

@@ -226,6 +226,11 @@ class DockerHost:
                 return None
             raise
 
+    def main_process(self, container: str) -> int:
+        """Return the host's process id of a container's main process, 0 when it does not run."""
+        with _explained(f"cannot inspect the container {container}"):
+            return int(self.client.api.inspect_container(container)["State"].get("Pid") or 0)
+
     def logs(self, container: str, tail: int = 50) -> str:
         """Return the last lines a container wrote to stdout and stderr."""
         with _explained(f"cannot read the log of {container}"):

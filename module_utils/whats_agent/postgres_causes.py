@@ -2,7 +2,7 @@
 """Name the cause of what was observed of the database. Pure: observations in, one finding out.
 
 The list is closed and ordered: the first that fits is the one that has to be mended first, since it hides or causes the
-others. What each cause is called in English and Portuguese stands beside its name.
+others. What each is called stands in `postgres_words`.
 """
 
 from __future__ import annotations
@@ -13,78 +13,38 @@ from typing import TYPE_CHECKING, Any
 
 from .postgres_host import EXIT_EMPTY, EXIT_NO_CONTROL_FILE, EXIT_WRONG_MAJOR, MAJOR_VERSION
 from .postgres_observe import CRASH_UPTIME_S
+from .postgres_words import HEALTHY, SUMMARIES
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from .postgres_observe import Observed
 
-HEALTHY = "healthy"
-# Causes whose last rung is a restore: for these the repository is looked at before anything is planned.
-RESTORED = frozenset(
-    [
-        "restore_unfinished",
-        "volume_lost",
-        "volume_empty",
-        "control_file_lost",
-        "page_corrupt",
-        "catalog_corrupt",
-        "startup_damaged",
-        "wrong_data",
-        "undo_wanted",
-    ]
-)
-DISK_LOW_BYTES = 256 * 1024 * 1024  # below this a checkpoint or a new WAL segment may fail
 CRASH_RESTARTS = 3
-BLOCKED_S = 30
-SLOT_HELD_BYTES = 2 * 1024**3
-ARCHIVE_LATE_S = 180
+# Free bytes below which nothing starts, and what lies on its own file system fails.
+FULL_BYTES = 32 * 1024 * 1024
 
-SUMMARIES: dict[str, tuple[str, str]] = {
-    "healthy": ("PostgreSQL answers and its pages are sound", "O PostgreSQL responde e suas páginas estão íntegras"),
-    "engine_down": ("the Docker engine does not answer", "o Docker não responde"),
-    "config_invalid": ("the stack's .env cannot be used", "o .env da stack não pode ser usado"),
-    "restore_unfinished": ("a restore was begun and not finished", "uma restauração foi iniciada e não terminou"),
-    "restore_abandoned": (
-        "a restore was begun, and its database is back by other means",
-        "uma restauração foi iniciada, e o banco voltou por outro meio",
-    ),
-    "volume_lost": ("the data volume does not exist", "o volume de dados não existe"),
-    "volume_empty": ("the data volume is empty", "o volume de dados está vazio"),
-    "wrong_major": ("the data belongs to another PostgreSQL version", "os dados são de outra versão do PostgreSQL"),
-    "control_file_lost": ("the data has lost global/pg_control", "os dados perderam global/pg_control"),
-    "container_missing": ("there is no postgres container", "não há contêiner postgres"),
-    "container_outdated": (
-        "the postgres container runs on another volume than .env names",
-        "o contêiner postgres usa outro volume que não o do .env",
-    ),
-    "container_paused": ("the postgres container is paused", "o contêiner postgres está pausado"),
-    "container_stopped": ("the postgres container is stopped", "o contêiner postgres está parado"),
-    "container_exited": ("the postgres container ended by itself", "o contêiner postgres terminou sozinho"),
-    "crash_loop": ("the postgres container starts and dies again", "o contêiner postgres reinicia sem parar"),
-    "startup_damaged": ("PostgreSQL cannot start on damaged data", "o PostgreSQL não inicia: dados danificados"),
-    "config_refused": ("PostgreSQL refuses its configuration", "o PostgreSQL recusa sua configuração"),
-    "disk_full": ("the disk under the database is full", "o disco do banco de dados está cheio"),
-    "starting": ("PostgreSQL is starting or replaying after a crash", "o PostgreSQL está iniciando ou se recuperando"),
-    "unresponsive": ("PostgreSQL runs and does not answer", "o PostgreSQL está no ar e não responde"),
-    "connections_exhausted": ("all connections are taken", "todas as conexões estão ocupadas"),
-    "catalog_corrupt": ("the system catalog is damaged", "o catálogo do sistema está corrompido"),
-    "page_corrupt": ("data pages are damaged", "páginas de dados estão corrompidas"),
-    "index_corrupt": ("an index is damaged", "um índice está corrompido"),
-    "database_missing": ("the agent's database does not exist", "o banco de dados do agente não existe"),
-    "credentials_wrong": ("the credentials of .env do not fit the database", "as credenciais do .env não servem"),
-    "url_wrong": ("DB_HOST of .env is not the stack's database", "DB_HOST do .env não aponta para o banco da stack"),
-    "read_only_standby": ("PostgreSQL is a standby, without writes", "o PostgreSQL é um standby: não aceita escritas"),
-    "blocked": ("a forgotten transaction blocks the others", "uma transação esquecida bloqueia as outras"),
-    "archive_failing": ("WAL does not reach the backup repository", "o WAL não chega ao repositório de backup"),
-    "slot_holding_wal": ("a replication slot holds back WAL", "um slot de replicação retém WAL"),
-    "wrong_data": ("the operator asks for the data of an earlier time", "o operador pede os dados de um momento anterior"),
-    "undo_wanted": ("the operator asks to go back behind a restore", "o operador pede para desfazer uma restauração"),
-    "removal_wanted": ("the operator asks to remove an old volume", "o operador pede para remover um volume antigo"),
-    "commits_waiting": ("commits wait for the WAL receiver", "commits esperam pelo receptor de WAL"),
-    "receiver_bypassed": ("commits go on without the WAL receiver", "commits seguem sem o receptor de WAL"),
-    "collation_changed": ("the collation version has changed", "a versão da collation mudou"),
-}  # fmt: skip
 
-BELONGS_TO = {"engine_down": "recover_system.yml", "config_invalid": "recover_config.yml"}
+@dataclass(frozen=True)
+class Limits:
+    """From where on something is a cause: seconds and bytes."""
+
+    blocked_s: float = 30  # idle in a transaction while others wait
+    slot_bytes: int = 2 * 1024**3  # WAL held back by an inactive slot
+    disk_bytes: int = 256 * 1024 * 1024  # free under the database; below it a checkpoint or a new WAL segment may fail
+
+
+DEFAULT_LIMITS = Limits()
+
+
+def limits_of(parameters: Mapping[str, Any]) -> Limits:
+    """Return the limits that a module was given, in seconds and megabytes."""
+    return Limits(
+        blocked_s=float(parameters["blocked_after"]),
+        slot_bytes=int(parameters["slot_limit_mb"]) * 1024**2,
+        disk_bytes=int(parameters["low_space_mb"]) * 1024**2,
+    )
+
 
 # Signs in the log of a server that did not come up, each with the cause it means.
 _FATAL_SIGNS = (
@@ -112,6 +72,13 @@ _DAMAGE = re.compile(
 )
 
 
+# What a server says to credentials that it does not take; anything else is no question of credentials.
+_REJECTED = re.compile(
+    r"password authentication failed|role .* does not exist|no pg_hba\.conf entry|rejects connection|not permitted to log in"
+    r"|permission denied|no password supplied"
+)
+
+
 @dataclass(frozen=True)
 class Finding:
     """A cause and what shows it: `evidence` is a list of (what, value)."""
@@ -132,7 +99,7 @@ class Finding:
         return {"en": english + first, "pt": portuguese + first}
 
 
-def find(seen: Observed) -> Finding:
+def find(seen: Observed, limits: Limits = DEFAULT_LIMITS) -> Finding:
     """Name the cause."""
     if seen.env_error:
         return _finding("config_invalid", (".env", seen.env_error))
@@ -142,7 +109,7 @@ def find(seen: Observed) -> Finding:
     restore = _restore(seen, found)
     if restore is not None:
         return restore
-    return found or _server(seen) or _finding(HEALTHY, *_health_evidence(seen))
+    return found or _server(seen, limits) or _finding(HEALTHY, *_health_evidence(seen))
 
 
 def _finding(cause: str, *evidence: tuple[str, Any]) -> Finding:
@@ -169,6 +136,8 @@ def _restore(seen: Observed, found: Finding | None) -> Finding | None:
 
 def _volume(seen: Observed) -> Finding | None:
     volume = seen.volume
+    if volume is not None and not volume.present and seen.container_volume_there:
+        return _finding("volume_misnamed", ("DB_VOLUME", volume.name), ("container's volume", seen.container_volume))
     if volume is None or not volume.present:
         return _finding("volume_lost", ("volume", volume.name if volume else ""))
     if volume.empty:
@@ -204,6 +173,8 @@ def _container(seen: Observed) -> Finding | None:  # noqa: PLR0911 - one return 
         ("engine's error", container["error"] or "none"),
     )
     lines = tuple(("log", sign.line) for sign in seen.signs)
+    if seen.volume is not None and seen.volume.present and seen.volume.free < FULL_BYTES:
+        return _finding("disk_full", ("free bytes", seen.volume.free), *details, *lines)
     if container["exit_code"] in _EXIT_CAUSES and status != "created":
         return _finding(_EXIT_CAUSES[container["exit_code"]], *details, *lines)
     failed = crashing or container["exit_code"] not in (0, 137, 143)
@@ -226,6 +197,12 @@ def _connection(seen: Observed) -> Finding | None:  # noqa: PLR0911 - one return
     text = error.lower()
     if "too many clients" in text or "connection slots are reserved" in text:
         return _finding("connections_exhausted", ("connection", error))
+    if seen.stopped_processes:
+        return _finding(
+            "process_stopped",
+            *(("stopped process", process) for process in seen.stopped_processes),
+            ("connection", error),
+        )
     if any(s.sign == "disk_full" for s in seen.signs):
         return _finding("disk_full", ("connection", error), *lines)
     if "starting up" in text or "recovery" in text or "not yet accepting" in text or "shutting down" in text:
@@ -237,13 +214,13 @@ def _connection(seen: Observed) -> Finding | None:  # noqa: PLR0911 - one return
     return _finding("unresponsive", ("connection", error), *lines)
 
 
-def _server(seen: Observed) -> Finding | None:
-    server, volume = seen.server, seen.volume
+def _server(seen: Observed, limits: Limits) -> Finding | None:
+    server = seen.server
     if server is None:
         if any(_DAMAGE.search(error) for error in seen.errors):
             return _finding("catalog_corrupt", *(("query", error) for error in seen.errors))
         return _finding("unresponsive", *(("query", error) for error in seen.errors or ("no answer",)))
-    return _damage(seen) or _access(seen) or _resources(seen, volume.free if volume else None)
+    return _damage(seen) or _access(seen) or _resources(seen, limits)
 
 
 def _damage(seen: Observed) -> Finding | None:
@@ -254,9 +231,9 @@ def _damage(seen: Observed) -> Finding | None:
     failures = seen.server.checksum_failures if seen.server else 0
     counted = (("checksum failures", failures),)
     for kinds, cause in (
-        (("catalog", "catalog_index", "orphan"), "catalog_corrupt"),
+        (("catalog", "orphan"), "catalog_corrupt"),
         (("table",), "page_corrupt"),
-        (("index", "map"), "index_corrupt"),
+        (("index", "catalog_index", "map"), "index_corrupt"),
     ):
         found = [what for kind in kinds for what in by_kind.get(kind, [])]
         if found:
@@ -279,38 +256,41 @@ def _access(seen: Observed) -> Finding | None:  # noqa: PLR0911 - one return a c
     if server.in_recovery:
         return _finding("read_only_standby", ("in recovery", True))
     if seen.database not in server.databases:
+        if len(seen.agent_databases) == 1:
+            return _finding(
+                "url_wrong", ("DB_NAME", seen.database), ("the agent's tables are in", seen.agent_databases[0])
+            )
         return _finding("database_missing", ("databases", ", ".join(server.databases)))
     error = (seen.login_error or "").lower()
-    if "too many clients" in error or "connection slots are reserved" in error:
+    if "too many c" in error or "connection slots are reserved" in error:
         return _finding("connections_exhausted", ("login", seen.login_error))
-    if error:
+    if _REJECTED.search(error):
         return _finding("credentials_wrong", ("login", seen.login_error))
-    if not seen.host_expected:
-        return _finding("url_wrong", ("DB_HOST", "does not name the service postgres"))
+    if error:
+        return _finding("unresponsive", ("login", seen.login_error))
+    if seen.wrong_address:
+        return _finding("url_wrong", *((".env", line) for line in seen.wrong_address))
     return None
 
 
-def _resources(seen: Observed, free: int | None) -> Finding | None:  # noqa: PLR0911 - one return a cause
+def _resources(seen: Observed, limits: Limits) -> Finding | None:  # noqa: PLR0911 - one return a cause
     server = seen.server
     if server is None:
         return None
-    if free is not None and free < DISK_LOW_BYTES:
-        return _finding("disk_full", ("free bytes", free), ("needed", DISK_LOW_BYTES))
+    full = space_finding(seen, limits)
+    if full is not None:
+        return full
     if server.connections >= server.max_connections - server.reserved_connections:
         return _finding("connections_exhausted", ("connections", f"{server.connections} of {server.max_connections}"))
     if server.waiting_commits:
         return _finding("commits_waiting", ("commits that wait for the WAL receiver", server.waiting_commits))
-    stuck = [
-        b
-        for b in server.blockers
-        if b["state"].startswith("idle in transaction") and (b["idle_s"] > BLOCKED_S or b["waited_s"] > BLOCKED_S)
-    ]
+    stuck = [b for b in server.blockers if is_stuck(b, limits)]
     if stuck:
         return _finding("blocked", *(("blocker", _describe_blocker(b)) for b in stuck))
     if server.archive_failing and server.archive_mode == "on":
         ready = ("waiting segments", server.archive_ready)
         return _finding("archive_failing", *(("log", s.line) for s in seen.signs if s.sign == "archive_failed"), ready)
-    held = [s for s in server.slots if s["held"] > SLOT_HELD_BYTES and not s["active"]]
+    held = [s for s in server.slots if holds_too_much(s, limits)]
     if held:
         return _finding("slot_holding_wal", *(("slot", f"{s['slot_name']} holds {s['held']} bytes") for s in held))
     if server.receiver_bypassed:
@@ -318,6 +298,26 @@ def _resources(seen: Observed, free: int | None) -> Finding | None:  # noqa: PLR
     if server.collation_mismatch:
         return _finding("collation_changed", *(("collation", name) for name in server.collation_mismatch))
     return None
+
+
+def space_finding(seen: Observed, limits: Limits) -> Finding | None:
+    """Judge the free space: under the database some is needed to go on, elsewhere only that it is not full."""
+    low = [s for s in seen.spaces if s.free < FULL_BYTES]
+    told: list[tuple[str, Any]] = [(f"free bytes under {s.what} {s.path}", s.free) for s in low]
+    if seen.volume is not None and seen.volume.free < limits.disk_bytes:
+        told.insert(0, ("free bytes under the database", f"{seen.volume.free}, and {limits.disk_bytes} are needed"))
+    return _finding("disk_full", *told) if told else None
+
+
+def is_stuck(blocker: Mapping[str, Any], limits: Limits) -> bool:
+    """Tell whether a session that blocks others does nothing itself, and has for too long, or they have waited too long."""
+    waits = max(blocker["idle_s"], blocker["waited_s"])
+    return bool(blocker["state"].startswith("idle in transaction") and waits > limits.blocked_s)
+
+
+def holds_too_much(slot: Mapping[str, Any], limits: Limits) -> bool:
+    """Tell whether nobody reads a replication slot while it holds back WAL."""
+    return bool(slot["held"] > limits.slot_bytes and not slot["active"])
 
 
 def _describe_blocker(blocker: dict[str, Any]) -> str:

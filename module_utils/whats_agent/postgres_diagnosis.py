@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from .clock import SYSTEM_CLOCK, Clock
 from .errors import WhatsAgentError
-from .postgres_causes import BELONGS_TO, HEALTHY, RESTORED, Finding, find
+from .postgres_causes import DEFAULT_LIMITS, Finding, Limits, find
 from .postgres_observe import PAGE_BUDGET_S, Observed, observe
 from .postgres_plan import RESERVE_BYTES, RestorePlan, find_restore, plan_restore, plan_undo
 from .postgres_volumes import DataVolume, data_volumes, find_removable
+from .postgres_words import BELONGS_TO, FOR_PEOPLE, HEALTHY, RESTORED
 
 if TYPE_CHECKING:
     from .postgres_backrest import Backrest
@@ -32,6 +33,7 @@ class Wish:
     page_budget_s: float = PAGE_BUDGET_S
     wait_s: float = 0
     plan: bool = True
+    limits: Limits = DEFAULT_LIMITS
 
 
 def diagnose(backrest: Backrest, wish: Wish, clock: Clock = SYSTEM_CLOCK) -> tuple[dict[str, Any], Observed]:
@@ -39,7 +41,7 @@ def diagnose(backrest: Backrest, wish: Wish, clock: Clock = SYSTEM_CLOCK) -> tup
     deadline = clock.boottime() + wish.wait_s
     while True:
         seen = observe(backrest.place, backrest.docker, page_budget_s=wish.page_budget_s)
-        finding = find(seen)
+        finding = find(seen, wish.limits)
         if finding.cause not in PASSING or clock.boottime() >= deadline:
             break
         clock.sleep(0.25)
@@ -123,6 +125,9 @@ def assemble(
     reason = refusal
     if seen.env_error is not None:
         reason = {"en": seen.env_error, "pt": seen.env_error.replace(" lacks ", " não tem ")}
+    elif reason is None and finding.cause in FOR_PEOPLE:
+        english, portuguese = FOR_PEOPLE[finding.cause]
+        reason = {"en": f"{finding.summary['en']}; {english}", "pt": f"{finding.summary['pt']}; {portuguese}"}
     return {
         "component": COMPONENT,
         "cause": finding.cause,

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 SERVICE = "postgres"
 DATA_DIR = "/var/lib/postgresql/data"
+REPOSITORY_DIR = "/var/lib/pgbackrest"  # in the container
+PORT = 5432
 UID, GID = 64011, 64000
 MAJOR_VERSION = "17"
 VOLUME_LABEL = "whats_agent.role"
@@ -54,8 +56,10 @@ class DatabasePlace:
         return self.state_dir / "restore.json"
 
 
-def connect(place: DatabasePlace, dbname: str, *, timeout_s: int = 3, statement_timeout_s: float = 0) -> Any:
-    """Connect as the superuser over the socket (peer authentication, autocommit).
+def connect(
+    place: DatabasePlace, dbname: str, *, timeout_s: int = 3, statement_timeout_s: float = 0, options: str = ""
+) -> Any:
+    """Connect as the superuser over the socket (peer authentication, autocommit). `options` are further `-c name=value`.
 
     Raises psycopg.OperationalError when the server does not take the connection.
     """
@@ -68,17 +72,18 @@ def connect(place: DatabasePlace, dbname: str, *, timeout_s: int = 3, statement_
         connect_timeout=timeout_s,
         autocommit=True,
         application_name="whats_agent_runbook",
-        options=f"-c statement_timeout={int(statement_timeout_s * 1000)}",
+        # What a runbook changes needs no WAL receiver: while one is away, waiting for it would never end.
+        options=f"-c statement_timeout={int(statement_timeout_s * 1000)} -c synchronous_commit=local {options}".strip(),
     )
 
 
 @contextlib.contextmanager
-def database(place: DatabasePlace, dbname: str, *, statement_timeout_s: float = 0) -> Iterator[Any]:
+def database(place: DatabasePlace, dbname: str, *, statement_timeout_s: float = 0, options: str = "") -> Iterator[Any]:
     """Yield a superuser's connection; whatever PostgreSQL refuses is one WhatsAgentError."""
     import psycopg
 
     try:
-        with connect(place, dbname, statement_timeout_s=statement_timeout_s) as connection:
+        with connect(place, dbname, statement_timeout_s=statement_timeout_s, options=options) as connection:
             yield connection
     except psycopg.Error as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
@@ -128,7 +133,7 @@ def application_login(env: Mapping[str, str], address: str, *, timeout_s: int = 
     try:
         with psycopg.connect(
             host=address,
-            port=5432,
+            port=PORT,
             user=env.get("DB_USER", ""),
             password=env.get("DB_PASSWORD", ""),
             dbname=env.get("DB_NAME", ""),

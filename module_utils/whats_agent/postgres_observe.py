@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,18 @@ from typing import TYPE_CHECKING, Any
 from . import env_file, postgres_pages
 from .errors import WhatsAgentError
 from .files import read_json
-from .postgres_host import DATA_DIR, ENV_NAMES, DatabasePlace, application_login, connect, free_bytes
+from .postgres_host import (
+    DATA_DIR,
+    ENV_NAMES,
+    PORT,
+    REPOSITORY_DIR,
+    DatabasePlace,
+    application_login,
+    connect,
+    free_bytes,
+)
+from .postgres_processes import processes_of, stopped
+from .postgres_server import ServerFacts, holds_the_agents_tables, invalid_indexes, server_facts
 
 if TYPE_CHECKING:
     from .docker_host import ContainerState, DockerHost
@@ -62,39 +73,21 @@ class VolumeFacts:
 
 
 @dataclass(frozen=True)
+class Space:
+    """A file system that the database depends on beside its volume's: `what` lies at `path`. Bytes."""
+
+    what: str
+    path: str
+    free: int
+
+
+@dataclass(frozen=True)
 class LogSign:
     """A telling line of the container's log since its last start."""
 
     sign: str
     line: str
     detail: str = ""
-
-
-@dataclass(frozen=True)
-class ServerFacts:
-    """What the server says of itself. Seconds for ages, bytes for sizes."""
-
-    in_recovery: bool
-    uptime: float
-    checksums: bool
-    checksum_failures: int
-    max_connections: int
-    reserved_connections: int
-    connections: int
-    idle_in_transaction: int
-    databases: tuple[str, ...]
-    database_size: int
-    archive_mode: str
-    archive_ready: int
-    archive_last_ok_age: float | None
-    archive_last_failed_age: float | None
-    archive_failing: bool
-    blockers: tuple[dict[str, Any], ...] = ()
-    slots: tuple[dict[str, Any], ...] = ()
-    collation_mismatch: tuple[str, ...] = ()
-    invalid_indexes: tuple[str, ...] = ()
-    waiting_commits: int = 0
-    receiver_bypassed: bool = False
 
 
 @dataclass(frozen=True)
@@ -112,7 +105,11 @@ class Observed:
     connection_error: str | None = None
     server: ServerFacts | None = None
     login_error: str | None = None
-    host_expected: bool = True
+    wrong_address: tuple[str, ...] = ()
+    agent_databases: tuple[str, ...] = ()
+    container_volume_there: bool = False
+    stopped_processes: tuple[str, ...] = ()
+    spaces: tuple[Space, ...] = ()
     pages: dict[str, Any] | None = None
     bad_pages: tuple[dict[str, Any], ...] = ()
     restore: dict[str, Any] | None = None
@@ -182,93 +179,6 @@ def read_signs(log: str, since: datetime | None) -> tuple[LogSign, ...]:
     return tuple(found.values())
 
 
-_SERVER = """
-select pg_is_in_recovery(),
-  extract(epoch from now() - pg_postmaster_start_time())::float8,
-  current_setting('data_checksums') = 'on',
-  coalesce((select sum(checksum_failures) from pg_stat_database), 0)::bigint,
-  current_setting('max_connections')::int,
-  current_setting('superuser_reserved_connections')::int + current_setting('reserved_connections')::int,
-  (select count(*) from pg_stat_activity where backend_type = 'client backend')::int,
-  (select count(*) from pg_stat_activity where state like 'idle in transaction%%')::int,
-  (select array_agg(datname::text order by datname) from pg_database where not datistemplate),
-  coalesce((select pg_database_size(oid) from pg_database where datname = %(name)s), 0)::bigint,
-  current_setting('archive_mode'),
-  (select count(*) from pg_ls_archive_statusdir() where name like '%%.ready')::int,
-  (select extract(epoch from now() - last_archived_time)::float8 from pg_stat_archiver),
-  (select extract(epoch from now() - last_failed_time)::float8 from pg_stat_archiver),
-  (select count(*) from pg_stat_activity
-     where wait_event = 'SyncRep' and clock_timestamp() - state_change > interval '5 s')::int,
-  exists (select from pg_file_settings where name = 'synchronous_standby_names' and setting = ''
-     and sourcefile like '%%/postgresql.auto.conf'),
-  (select last_failed_time is not null and (last_archived_time is null or last_failed_time > last_archived_time)
-     from pg_stat_archiver)
-"""
-
-_BLOCKERS = """
-select a.pid, coalesce(a.usename, '') as user, coalesce(a.application_name, '') as application, a.state,
-  extract(epoch from clock_timestamp() - a.state_change)::float8 as idle_s, count(*)::int as blocked,
-  max(extract(epoch from clock_timestamp() - b.query_start))::float8 as waited_s
-from (select pid, query_start, unnest(pg_blocking_pids(pid)) as blocker
-        from pg_stat_activity where wait_event_type = 'Lock') b
-join pg_stat_activity a on a.pid = b.blocker
-group by 1, 2, 3, 4, 5 order by blocked desc limit 10
-"""
-
-_SLOTS = """
-select slot_name::text, active, coalesce(wal_status, '') as wal_status,
-  coalesce(pg_wal_lsn_diff(case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_lsn() end,
-                           restart_lsn), 0)::bigint as held
-from pg_replication_slots
-"""
-
-_COLLATIONS = """
-select 'database ' || datname from pg_database
-where datcollversion is not null and datcollversion is distinct from pg_database_collation_actual_version(oid)
-"""
-
-_INVALID_INDEXES = """
-select indexrelid::regclass::text from pg_index i join pg_class c on c.oid = i.indexrelid
-where not i.indisvalid and i.indislive and c.relkind = 'i'
-  and not exists (select from pg_stat_progress_create_index p where p.index_relid = i.indexrelid)
-"""
-
-
-def server_facts(admin: Any, database: str) -> ServerFacts:
-    """Ask a running server, over a superuser's connection to database `postgres`."""
-    row = admin.execute(_SERVER, {"name": database}).fetchone()
-    blockers = _rows(admin.execute(_BLOCKERS))
-    slots = _rows(admin.execute(_SLOTS))
-    collations = tuple(name for (name,) in admin.execute(_COLLATIONS).fetchall())
-    return ServerFacts(
-        in_recovery=row[0],
-        uptime=row[1],
-        checksums=row[2],
-        checksum_failures=int(row[3]),
-        max_connections=row[4],
-        reserved_connections=row[5],
-        connections=row[6],
-        idle_in_transaction=row[7],
-        databases=tuple(row[8] or ()),
-        database_size=int(row[9]),
-        archive_mode=row[10],
-        archive_ready=row[11],
-        archive_last_ok_age=row[12],
-        archive_last_failed_age=row[13],
-        waiting_commits=row[14],
-        receiver_bypassed=row[15],
-        archive_failing=bool(row[16]),
-        blockers=tuple(blockers),
-        slots=tuple(slots),
-        collation_mismatch=collations,
-    )
-
-
-def _rows(cursor: Any) -> list[dict[str, Any]]:
-    names = [column.name for column in cursor.description]
-    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
-
-
 def unfinished_restore(place: DatabasePlace) -> dict[str, Any] | None:
     """Return the state of a restore that has begun and not ended, or None."""
     state = read_json(place.restore_path)
@@ -289,6 +199,7 @@ def observe(place: DatabasePlace, docker: DockerHost, *, page_budget_s: float = 
     try:
         volume = docker.volume(env["DB_VOLUME"])
         container = docker.container(place.project, place.service)
+        mounted = container.mounts.get(DATA_DIR) if container else None
         facts = volume_facts(env["DB_VOLUME"], Path(volume.mountpoint) if volume else None)
         since = parse_docker_time(container.started_at) if container else None
         signs = _signs(docker, container, since)
@@ -298,15 +209,36 @@ def observe(place: DatabasePlace, docker: DockerHost, *, page_budget_s: float = 
         "database": name,
         "volume": facts,
         "container": container.as_dict() if container else None,
-        "container_volume": container.mounts.get(DATA_DIR) if container else None,
+        "container_volume": mounted,
+        "container_volume_there": mounted is not None and docker.volume(mounted) is not None,
         "uptime": _age(since) if since else None,
         "signs": signs,
         "restore": restore,
-        "host_expected": env["DB_HOST"] == place.service,
+        "wrong_address": wrong_address(place, env),
+        "spaces": spaces(place, container),
     }
     if container is None or not container.running:
         return Observed(**seen)
-    return Observed(**seen, **_inside(place, container, env, signs, page_budget_s))
+    inside = _inside(place, container, env, signs, page_budget_s)
+    if inside.get("connection_error"):
+        found = stopped(processes_of(docker.main_process(container.id)))
+        inside["stopped_processes"] = tuple(process.describe() for process in found)
+    return Observed(**seen, **inside)
+
+
+def wrong_address(place: DatabasePlace, env: dict[str, str]) -> tuple[str, ...]:
+    """Return what of `.env` does not lead to the stack's own database, as `NAME=value`."""
+    wanted = {"DB_HOST": place.service, "DB_PORT": str(PORT)}
+    return tuple(f"{name}={env.get(name, '')}" for name, value in wanted.items() if env.get(name, value) != value)
+
+
+def spaces(place: DatabasePlace, container: ContainerState | None) -> tuple[Space, ...]:
+    """Return the free space under the backup repository and the agent's logs, as far as they are there."""
+    repository = container.mounts.get(REPOSITORY_DIR) if container else None
+    found = [("logs", place.stack_dir / "logs")]
+    if repository is not None:
+        found.append(("backup repository", Path(repository)))
+    return tuple(Space(what, str(path), free_bytes(path)) for what, path in found if path.is_dir())
 
 
 def _signs(docker: DockerHost, container: ContainerState | None, since: datetime | None) -> tuple[LogSign, ...]:
@@ -342,16 +274,31 @@ def _inside(
         try:
             seen["server"] = server = server_facts(admin, name)
             address = next(iter(container.addresses.values()), None)
-            if address is not None and name in server.databases:
+            if address is None:
+                seen["login_error"] = "the container is in no network"
+            elif name in server.databases:
                 seen["login_error"] = application_login(env, address)
-            if name in server.databases and page_budget_s > 0:
+            if name not in server.databases:
+                seen["agent_databases"] = _agent_databases(place, server.databases)
+            elif page_budget_s > 0:
                 found, problems = _pages(place, admin, name, _suspects(signs), page_budget_s)
+                seen["server"] = replace(server, invalid_indexes=found.pop("invalid_indexes", ()))
                 seen.update(found)
                 errors += problems
         except psycopg.Error as error:
             errors.append(" ".join(str(error).split())[:400])
     seen["errors"] = tuple(errors)
     return seen
+
+
+def _agent_databases(place: DatabasePlace, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the databases that hold the agent's tables, for when the one that `.env` names is not there."""
+    found = []
+    for name in names:
+        with connect(place, name, statement_timeout_s=10) as inside:
+            if holds_the_agents_tables(inside):
+                found.append(name)
+    return tuple(found)
 
 
 def _suspects(signs: tuple[LogSign, ...]) -> tuple[str, ...]:
@@ -372,12 +319,15 @@ def _pages(
         errors.append(" ".join(str(error).split())[:400])
         inside = None
     oid = admin.execute("select oid::bigint from pg_database where datname = %s", (name,)).fetchone()[0]
+    relations: dict[tuple[bool, int], postgres_pages.Relation] = {}
+    unused: tuple[str, ...] = ()
     try:
-        relations = postgres_pages.relations_of(inside) if inside is not None else {}
+        if inside is not None:
+            relations = postgres_pages.relations_of(inside)
+            unused = invalid_indexes(inside)
     except psycopg.Error as error:
         # A damaged catalog names nothing any more; its pages can be read all the same.
         errors.append(" ".join(str(error).split())[:400])
-        relations = {}
     finally:
         if inside is not None:
             inside.close()
@@ -386,6 +336,7 @@ def _pages(
     except psycopg.Error as error:
         return {}, [*errors, " ".join(str(error).split())[:400]]
     return {
+        "invalid_indexes": unused,
         "pages": {"scanned": scan.scanned, "total": scan.total, "complete": scan.complete},
         "bad_pages": tuple({"kind": p.kind, "what": p.describe(), **asdict(p)} for p in scan.bad),
     }, errors

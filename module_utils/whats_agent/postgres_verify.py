@@ -8,14 +8,20 @@ from typing import TYPE_CHECKING, Any
 from . import env_file, postgres_integrity
 from .clock import SYSTEM_CLOCK, Clock
 from .errors import WhatsAgentError
+from .postgres_causes import DEFAULT_LIMITS, Limits, find
 from .postgres_host import DATA_DIR, ENV_NAMES, DatabasePlace, application_login, database
 from .postgres_integrity import Check
+from .postgres_observe import observe
+from .postgres_words import HEALTHY
 
 if TYPE_CHECKING:
     from .docker_host import ContainerState, DockerHost
     from .postgres_backrest import Backrest
 
 POLL_S = 0.1
+# Commits that go on without their receiver are what the remedy for a receiver that does not come back is after. That commits
+# still wait for it is no verdict: it may be just coming back, and the probe's row tells whether they go through.
+SETTLED = frozenset([HEALTHY, "receiver_bypassed", "commits_waiting"])
 
 
 def wait_serving(
@@ -64,9 +70,10 @@ def verify(  # the keywords are each one check more
     wait_s: float = 30,
     archiving: bool = True,
     structure: bool = False,
+    limits: Limits = DEFAULT_LIMITS,
     clock: Clock = SYSTEM_CLOCK,
 ) -> tuple[list[Check], dict[str, int]]:
-    """Check login, volume, writability, rows, pages and, where asked for, archiving and structure."""
+    """Check login, volume, writability, rows, pages, that no cause is left and, where asked for, archiving and structure."""
     place, docker = backrest.place, backrest.docker
     env = env_file.read_env(place.env_path)
     env_file.require(env, ENV_NAMES, str(place.env_path))
@@ -86,7 +93,14 @@ def verify(  # the keywords are each one check more
         checks.append(_archiving(backrest))
     if structure:
         checks.append(postgres_integrity.check_structure(docker, container.id))
+    checks.append(_diagnosis(backrest, limits))
     return checks, rows
+
+
+def _diagnosis(backrest: Backrest, limits: Limits) -> Check:
+    """Look once more from all sides: a database may serve while what will take it down again is still there."""
+    finding = find(observe(backrest.place, backrest.docker, page_budget_s=0), limits)
+    return Check("diagnosis", finding.cause in SETTLED, finding.summary["en"])
 
 
 def _archiving(backrest: Backrest) -> Check:

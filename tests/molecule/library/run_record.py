@@ -21,6 +21,9 @@ options:
   cause:
     description: The cause the diagnosis must have named.
     type: str
+  remedy:
+    description: The last remedy that must have been applied.
+    type: str
   says:
     description: Words that must all stand in the reason the run gave, in English.
     type: list
@@ -46,6 +49,18 @@ EXAMPLES = r"""
 RETURN = r"""
 run:
   description: The run's id.
+  returned: success
+  type: str
+cause:
+  description: The cause it named.
+  returned: success
+  type: str
+remedy:
+  description: The remedy that it ended with, or null.
+  returned: success
+  type: str
+confirm:
+  description: The consent that it asked for, or null.
   returned: success
   type: str
 seconds:
@@ -81,16 +96,13 @@ def last_event(events: list[dict[str, Any]], name: str) -> dict[str, Any]:
     return found[-1]
 
 
-def check(events: list[dict[str, Any]], outcome: str, cause: str | None, says: list[str]) -> dict[str, Any]:
+def check(events: list[dict[str, Any]], params: dict[str, Any]) -> dict[str, Any]:
     """Return the closing event when it is as expected."""
     closed = last_event(events, "close")
     reason = (closed.get("reason") or {}).get("en", "")
-    problems = []
-    if closed["outcome"] != outcome:
-        problems.append(f"outcome {closed['outcome']} instead of {outcome}")
-    if cause is not None and closed.get("cause") != cause:
-        problems.append(f"cause {closed.get('cause')} instead of {cause}")
-    problems += [f"the reason does not say {word!r}" for word in says if word not in reason]
+    said = {name: closed.get(name) for name in ("outcome", "cause", "remedy")}
+    problems = [f"{n} {said[n]} instead of {params[n]}" for n in said if params[n] is not None and said[n] != params[n]]
+    problems += [f"the reason does not say {word!r}" for word in params["says"] if word not in reason]
     if problems:
         raise RecordError(f"{'; '.join(problems)}; the run said: {closed.get('message', {}).get('en', reason)}")
     return closed
@@ -102,6 +114,7 @@ def main() -> None:
         argument_spec={
             "outcome": {"type": "str", "required": True},
             "cause": {"type": "str"},
+            "remedy": {"type": "str"},
             "says": {"type": "list", "elements": "str", "default": []},
             "runs": {"type": "path", "default": "/var/lib/whats_agent/runs"},
         },
@@ -109,10 +122,11 @@ def main() -> None:
     )
     params = module.params
     try:
-        closed = check(last_events(Path(params["runs"])), params["outcome"], params["cause"], params["says"])
+        closed = check(last_events(Path(params["runs"])), params)
     except RecordError as error:
         module.fail_json(msg=str(error))
-    module.exit_json(changed=False, run=closed["run"], seconds=closed["seconds"])
+    told = {name: closed.get(name) for name in ("run", "cause", "remedy", "confirm", "seconds")}
+    module.exit_json(changed=False, **told)
 
 
 if __name__ == "__main__":

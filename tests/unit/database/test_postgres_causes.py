@@ -10,15 +10,17 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.whats_agent import postgres_causes as causes
+from ansible.module_utils.whats_agent import postgres_words as words
 from ansible.module_utils.whats_agent.postgres_diagnosis import assemble
 from ansible.module_utils.whats_agent.postgres_observe import (
     LogSign,
     Observed,
-    ServerFacts,
+    Space,
     VolumeFacts,
     parse_docker_time,
     read_signs,
 )
+from ansible.module_utils.whats_agent.postgres_server import ServerFacts
 
 DATA = Path(__file__).parent / "data"
 
@@ -138,7 +140,22 @@ SLOT = {"slot_name": "gone", "active": False, "wal_status": "extended", "held": 
         ({"server": server(databases=("postgres",))}, "database_missing"),
         ({"login_error": 'FATAL:  password authentication failed for user "x"'}, "credentials_wrong"),
         ({"login_error": "FATAL: remaining connection slots are reserved"}, "connections_exhausted"),
-        ({"host_expected": False}, "url_wrong"),
+        ({"login_error": 'FATAL:  role "x" is not permitted to log in'}, "credentials_wrong"),
+        ({"login_error": "connection timeout expired"}, "unresponsive"),
+        ({"login_error": 'FATAL:  too many connections for role "x"'}, "connections_exhausted"),
+        ({"wrong_address": ("DB_HOST=elsewhere",)}, "url_wrong"),
+        ({"server": server(databases=("other",)), "agent_databases": ("other",)}, "url_wrong"),
+        ({"server": server(databases=("a", "b")), "agent_databases": ("a", "b")}, "database_missing"),
+        ({"volume": replace(VOLUME, present=False), "container_volume_there": True}, "volume_misnamed"),
+        (
+            {"server": None, "connection_error": "connection timeout expired", "stopped_processes": ("7 (postgres)",)},
+            "process_stopped",
+        ),
+        ({"spaces": (Space("backup repository", "/r", 1000),)}, "disk_full"),
+        ({"spaces": (Space("backup repository", "/r", 64 * 1024**2),)}, "healthy"),
+        ({"container": container(status="exited", exit_code=0), "volume": replace(VOLUME, free=1000)}, "disk_full"),
+        ({"server": server(invalid_indexes=("public.i",))}, "index_corrupt"),
+        ({"bad_pages": ({"kind": "catalog_index", "what": "page 1 of pg_catalog.i"},)}, "index_corrupt"),
         ({"errors": ("invalid page in block 3 of relation base/16485/1255",), "pages": None}, "catalog_corrupt"),
         ({"errors": ("canceling statement due to statement timeout",), "pages": None}, "healthy"),
         ({"server": None, "errors": ("cache lookup failed for type 25",)}, "catalog_corrupt"),
@@ -193,9 +210,9 @@ def test_an_unfinished_restore_counts_as_far_as_it_is_needed(base: str, changes:
 
 
 def test_every_cause_has_words_in_both_languages() -> None:
-    for english, portuguese in causes.SUMMARIES.values():
+    for english, portuguese in words.SUMMARIES.values():
         assert english != portuguese
-    assert set(causes.BELONGS_TO) | causes.RESTORED <= set(causes.SUMMARIES)
+    assert set(words.BELONGS_TO) | words.RESTORED <= set(words.SUMMARIES)
 
 
 def test_a_refused_plan_refuses_the_run_and_keeps_the_cause() -> None:
@@ -239,3 +256,26 @@ def test_the_entry_points_words_count_without_a_time() -> None:
 def test_dockers_zero_time_is_none() -> None:
     assert parse_docker_time("0001-01-01T00:00:00Z") is None
     assert parse_docker_time("") is None
+
+
+def test_limits_decide_from_where_on_something_is_a_cause() -> None:
+    limits = causes.limits_of({"blocked_after": 1, "slot_limit_mb": 16, "low_space_mb": 0})
+    waiting = {**BLOCKER, "idle_s": 2.0, "waited_s": 2.0}
+    assert causes.find(replace(HEALTHY, server=server(blockers=(waiting,))), limits).cause == "blocked"
+    held = {**SLOT, "held": 17 * 1024**2}
+    assert causes.find(replace(HEALTHY, server=server(slots=(held,))), limits).cause == "slot_holding_wal"
+    assert causes.find(replace(HEALTHY, volume=replace(VOLUME, free=1000)), limits).cause == "healthy"
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"volume": replace(VOLUME, version="16")}, "pg_upgrade"),
+        ({"server": server(databases=("postgres",))}, "target_time"),
+    ],
+)
+def test_what_only_a_person_can_decide_is_refused_with_what_to_do(changes: dict[str, Any], says: str) -> None:
+    broken = replace(HEALTHY, **changes)
+    built = assemble(broken, causes.find(broken), None, None)
+    assert says in built["refuse"]["reason"]["en"]
+    assert says in built["refuse"]["reason"]["pt"]
