@@ -43,7 +43,7 @@ def timings(events: Sequence[Mapping[str, Any]], now: float) -> dict[str, float]
     if ended is not None:
         verify += now - ended
     seconds = {"detect": (planned if planned is not None else now) - opened, "act": act, "verify": verify}
-    return {name: round(value, 1) for name, value in (*seconds.items(), ("total", now - opened))}
+    return {name: round(max(0.0, value), 1) for name, value in (*seconds.items(), ("total", now - opened))}
 
 
 def describe_rpo(rpo: Mapping[str, Any] | None) -> Text | None:

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from ansible.module_utils.whats_agent import backup_timer
 from ansible.module_utils.whats_agent.control import Control
+from ansible.module_utils.whats_agent.lock import HostLock, heartbeat
+from ansible.module_utils.whats_agent.run import About, Run, Settings
 
 BY = {"user": "ana", "controller": "laptop", "entry_point": "oncall"}
 
@@ -38,3 +40,30 @@ def test_a_mute_of_another_component_does_not_hold_it_back(tmp_path: Path, monke
     assert backup_timer.main(["diff", "--state-dir", str(tmp_path), "--stack-dir", str(tmp_path)]) == 0
     (record,) = (tmp_path / "runs").glob("*.jsonl")
     assert json.loads(record.read_text().splitlines()[-1])["outcome"] == "recovered"
+
+
+def test_a_timer_waits_for_an_operator_s_run_and_gives_up_naming_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(backup_timer, "WAIT_S", 0.3)
+    monkeypatch.setattr(backup_timer, "RETRY_S", 0.1)
+    HostLock(tmp_path).acquire("20260131T120000Z-00000001", "database", BY)
+    with heartbeat("20260131T120000Z-00000001", tmp_path, interval=0.05):
+        assert backup_timer.main(["diff", "--state-dir", str(tmp_path)]) == backup_timer.EXIT_LOCKED
+    assert "20260131T120000Z-00000001 (database) of ana@laptop through oncall" in capsys.readouterr().err
+
+
+def test_an_operator_s_run_is_refused_while_a_timer_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[dict[str, Any]] = []
+
+    def work(*_arguments: Any) -> dict[str, Any]:
+        holder = {**BY, "entry_point": "ansible-playbook"}
+        seen.append(Run.new(Settings(tmp_path), About("box", "database")).open(holder))
+        return {"steps": []}
+
+    monkeypatch.setattr(backup_timer, "heartbeat", lambda *arguments: heartbeat(*arguments, interval=0.05))
+    monkeypatch.setattr(backup_timer, "work", work)
+    assert backup_timer.main(["diff", "--state-dir", str(tmp_path), "--stack-dir", str(tmp_path)]) == 0
+    (opened,) = seen
+    assert opened["result"]["outcome"] == "refused"
+    assert "through timer" in opened["result"]["message"]["en"]
