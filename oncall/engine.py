@@ -17,7 +17,7 @@ from typing import Any
 
 import ansible_runner
 
-from oncall.project import ROOT
+from oncall.project import ROOT, language
 
 
 @dataclass
@@ -51,6 +51,9 @@ def environment(*, colour: bool) -> dict[str, str]:
         # ansible-runner adds its own folder, and the variable then hides the one in ansible.cfg.
         "ANSIBLE_CALLBACK_PLUGINS": str(ROOT / "oncall" / "callback_plugins"),
         "ANSIBLE_STDOUT_CALLBACK": "runbook",
+        # Ansible does not start under a locale that this machine has not got; the language is told apart from it.
+        "WHATS_AGENT_LANG": language(),
+        "LC_ALL": "C.UTF-8",
         "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}",
     }
     chosen["ANSIBLE_FORCE_COLOR" if colour else "ANSIBLE_NOCOLOR"] = "1"

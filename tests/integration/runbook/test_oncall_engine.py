@@ -201,3 +201,22 @@ def test_the_watcher_tells_people_once_and_ends_cleanly(
     assert [line["kind"] for line in lines] == ["begin", "no_runbook", "end"]
     (word,) = told.read_text().splitlines()
     assert (json.loads(word)["host"], json.loads(word)["alert"]) == ("box", "unreachable")
+
+
+def test_the_course_is_told_in_portuguese_by_locale_installed_or_not(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ansible itself refuses to start under a locale that the machine has not got; that must not stop an operator."""
+    for name in ("WHATS_AGENT_LANG", "LC_ALL", "LC_MESSAGES"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("LANG", "pt_BR.UTF-8")
+    (ended,) = bench.play("stopped", check=True).hosts
+    assert ended.outcome == "predicted"
+    words = (
+        "SIMULAÇÃO",
+        "Diagnóstico: stopped",
+        "Plano",
+        "1. start: inicia",
+        "Resultado: SIMULAÇÃO: fake@box: previsto",
+    )
+    assert [word for word in words if word not in bench.printed] == [], bench.printed
