@@ -47,8 +47,10 @@ if TYPE_CHECKING:
     from ansible.utils.display import Display
 
 SLOW = 5.0  # seconds after which a running task is named, and again at growing distances
+SLOW_ITEM = 1.0  # seconds per item from which on a loop's items are told, with what is left
 WORDS = {
     "en": {
+        "left": ", {s} s left",
         "dry": "DRY RUN: nothing is changed",
         "run": "run {id}",
         "takeover": "took over from run {id}, whose holder died",
@@ -75,6 +77,7 @@ WORDS = {
         "unpredictable": "not predictable",
     },
     "pt": {
+        "left": ", faltam {s} s",
         "dry": "SIMULAÇÃO: nada é alterado",
         "run": "execução {id}",
         "takeover": "assumiu a execução {id}, cujo dono morreu",
@@ -302,9 +305,23 @@ class CallbackModule(Default):  # type: ignore[misc]  # ansible-core ships no ty
             self._say(text, C.COLOR_SKIP)
 
     def v2_runner_item_on_ok(self, result: CallbackTaskResult) -> None:
-        """Items are told with their task."""
+        """Items are told with their task, but those of a long loop that counts (`loop_control: extended`) one by one."""
         if not self._own:
             super().v2_runner_item_on_ok(result)
+            return
+        loop = result.result.get("ansible_loop")
+        elapsed = time.monotonic() - self._task_began
+        if loop and elapsed >= SLOW_ITEM * loop["index"]:
+            left = (
+                ""
+                if loop["last"]
+                else self._words["left"].format(s=f"{elapsed / loop['index'] * loop['revindex0']:.0f}")
+            )
+            label = one_line(result.result.get("_ansible_item_label", result.result.get("item", "")))
+            percent = f"{100 * loop['index'] / loop['length']:.0f} %"
+            where = self._where(result.host.get_name())
+            text = f"  {where}… {self._name(result.task)}: {label} {percent} ({loop['index']}/{loop['length']}{left})"
+            self._say(text, C.COLOR_VERBOSE)
 
     def v2_runner_item_on_failed(self, result: CallbackTaskResult) -> None:
         """Items are told with their task."""

@@ -290,3 +290,35 @@ def test_a_target_whose_clock_is_apart_from_the_controller_s(
     at = datetime.fromisoformat(closed["at"])
     assert abs((at - datetime.now(UTC)).total_seconds() - days * 86400) < 3600, "the clock of the target was not apart"
     assert 0 <= closed["seconds"]["total"] < 600
+
+
+LONG_LOOP = """
+- name: Build
+  hosts: all
+  gather_facts: false
+  tasks:
+    - name: Build the images
+      ansible.builtin.command: sleep 1.2
+      changed_when: false
+      loop: [app, nginx, redis]
+      loop_control: {extended: true, extended_allitems: false}
+    - name: Look at something
+      ansible.builtin.command: "true"
+      changed_when: false
+      loop: [quick, quicker]
+      loop_control: {extended: true, extended_allitems: false}
+"""
+
+
+def test_a_long_loop_tells_percent_and_time_left(fake: Fake, tmp_path: Path) -> None:
+    playbook = tmp_path / "build.yml"
+    playbook.write_text(LONG_LOOP)
+    program = Path(sys.executable).with_name("ansible-playbook")
+    command = [str(program), "-i", "box,", "-c", "local", str(playbook)]
+    done = subprocess.run(command, env=fake.environment, capture_output=True, text=True, check=False, timeout=120)
+    found = re.findall(r"… Build the images: (\w+) (\d+) % \((\d)/3(, \d+ s left)?\)", done.stdout)
+    assert [(label, percent, bool(left)) for label, percent, _, left in found] == [
+        ("app", "33", True),
+        ("nginx", "67", True),
+        ("redis", "100", False),
+    ], done.stdout
