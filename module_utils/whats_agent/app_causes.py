@@ -68,10 +68,8 @@ _FAULTS = {
     "processes_stopped": "processes_stopped",
 }
 _CRASHES = ("crash_loop", "exited")
-_REFUSED_SETTINGS = re.compile(
-    r"whats-agent: .*(?:missing|weak|must|invalid|not valid|should be|placeholder)|SettingsError|\[emerg\]",
-    re.IGNORECASE,
-)
+# The agent names the variable; nginx its file and line.
+_REFUSED_SETTINGS = re.compile(r"whats-agent: [A-Z][A-Z0-9_]{2,} |\[emerg\]")
 
 
 @dataclass(frozen=True)
@@ -138,7 +136,9 @@ def _silence(seen: Observed, view: ContainerView) -> str | None:
     """Tell whether a running container keeps silent that has had the time to start."""
     young = (view.uptime or 0.0) < STARTING_S
     if view.service == "worker":
-        silent = view.health == "unhealthy"
+        # The heartbeats of all workers come to one state: it is bad only when not one of them beats.
+        beats = str(((seen.parts or {}).get("worker") or {}).get("state", "up"))
+        silent = view.health == "unhealthy" or beats != "up"
     else:
         answer = seen.answers.get(view.name) if view.service == "app" else seen.front
         silent = answer is not None and not answer.ok

@@ -57,6 +57,7 @@ import shutil  # noqa: E402
 import signal  # noqa: E402
 import subprocess  # noqa: E402
 import time  # noqa: E402
+import urllib.request  # noqa: E402
 from collections.abc import Callable  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
@@ -64,6 +65,7 @@ from typing import Any  # noqa: E402
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
 
 COMPOSE = ("docker", "compose", "--file", "/opt/whats_agent/compose.yml")
+HEALTH = "http://127.0.0.1:8000/health"
 ENV = Path("/opt/whats_agent/.env")
 KEPT_ENV = Path("/run/whats_agent_test/env_before")
 DISK = Path("/var/lib/docker")
@@ -154,6 +156,13 @@ def hold_projector_lock(timeout: float) -> None:
     )  # fmt: skip
     held = "select count(*) from pg_stat_activity where query like '%pg_sleep(600)%' and wait_event = 'PgSleep'"
     wait_until("the lock to change hands", lambda: run("docker", "exec", postgres, *psql, held) != "0", timeout)
+    wait_until("a worker that says so", lambda: projector_state() != "running", timeout)
+
+
+def projector_state() -> str:
+    """What the agent says of its projector."""
+    with urllib.request.urlopen(HEALTH, timeout=10) as response:
+        return str(json.load(response)["parts"]["worker"].get("projector"))
 
 
 def fill_disk() -> None:

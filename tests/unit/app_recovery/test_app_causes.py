@@ -53,6 +53,16 @@ def parts(**changes: dict[str, Any]) -> dict[str, Any]:
 
 CAPTURED = {
     "healthy": "healthy",
+    "frozen": "processes_stopped",
+    "paused": "container_paused",
+    "missing": "container_missing",
+    "mute": "hung",
+    "worker_stopped": "container_stopped",
+    "worker_frozen": "processes_stopped",
+    "projector_lock": "projection_held",
+    "nginx_stopped": "container_stopped",
+    "starved": "out_of_memory",
+    "setting_refused": "settings_refused",
 }
 
 
@@ -114,6 +124,10 @@ VARIATIONS: dict[str, tuple[Observed, str]] = {
     "projection_held": (
         replace(HEALTHY, moved=False, holders=(Holder(7, "psql", "postgres", "holds the projector's lock"),)),
         "projection_held",
+    ),
+    "dying_with_other_settings_than_now": (
+        replace(with_container(FIRST.name, status="restarting", exit_code=1, restart_count=2), outdated=(FIRST.name,)),
+        "container_outdated",
     ),
     "other_settings_but_well": (replace(HEALTHY, outdated=(FIRST.name,)), "healthy"),
 }  # fmt: skip
