@@ -35,6 +35,7 @@ STATE: dict[str, dict[str, Any]] = {
     "files": {"/opt/whats_agent/.env": {"mode": "-rw-------", "owner": "0:0", "size": 3, "mtime": 1, "sha256": "a"}},
     "images": {"i1": {"tags": ["whats_agent/postgres:1"]}},
     "networks": {"whats_agent_backend": {"id": "n1"}},
+    "redis": {"keys": {"said": "2 keys abc", "exit": 0}, "maxmemory": {"said": "d1", "exit": 0}},
     "rows": {"public.messages": {"rows": "3 rows abc"}},
     "units": {"docker.service": {"enabled": "enabled"}},
     "volume_files": {
@@ -57,14 +58,14 @@ def test_the_same_state_has_no_differences() -> None:
 def test_a_thing_gone_is_noticed(kind: str) -> None:
     after = copy.deepcopy(STATE)
     after[kind].clear()
-    assert len(differences(STATE, after)) == 1
+    assert len(differences(STATE, after)) == len(STATE[kind])
 
 
 @pytest.mark.parametrize("kind", sorted(STATE))
 def test_a_new_thing_is_noticed(kind: str) -> None:
     before = copy.deepcopy(STATE)
     before[kind].clear()
-    assert len(differences(before, STATE)) == 1
+    assert len(differences(before, STATE)) == len(STATE[kind])
 
 
 @pytest.mark.parametrize(
@@ -156,3 +157,34 @@ def test_volumes_that_running_containers_write_are_told_from_those_at_rest() -> 
         container("crash looping", restarts=2),
     ]
     assert fingerprint.written_volumes(containers) == {"busy"}
+
+
+@pytest.mark.parametrize(("name", "said"), [("keys", "3 keys abd"), ("maxmemory", "d2")])
+def test_another_key_or_setting_in_redis_is_noticed(name: str, said: str) -> None:
+    after = copy.deepcopy(STATE)
+    after["redis"][name]["said"] = said
+    assert len(differences(STATE, after)) == 1
+
+
+def test_redis_is_asked_only_while_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_arguments: Any, **_named: Any) -> None:
+        raise AssertionError("asked")
+
+    monkeypatch.setattr(fingerprint.subprocess, "run", never)
+    labels = {"Labels": {"com.docker.compose.service": "redis"}}
+    state = {"Running": True, "Paused": True}
+    assert fingerprint.redis_keys([{"Id": "r", "State": state, "RestartCount": 0, "Config": labels}]) == {}
+    stopped = {"Running": False, "Paused": False}
+    assert fingerprint.redis_keys([{"Id": "r", "State": stopped, "RestartCount": 0, "Config": labels}]) == {}
+
+
+def test_the_password_is_kept_as_a_digest_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Done:
+        stdout = "requirepass\ns3cret-word\n"
+        returncode = 0
+
+    monkeypatch.setattr(fingerprint.subprocess, "run", lambda *_a, **_n: Done())
+    labels = {"Labels": {"com.docker.compose.service": "redis"}}
+    state = {"Running": True, "Paused": False}
+    found = fingerprint.redis_keys([{"Id": "r", "State": state, "RestartCount": 0, "Config": labels}])
+    assert "s3cret-word" not in json.dumps(found["requirepass"])

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -45,3 +46,24 @@ SETTLED: dict[str, list[str]] = {"lost": [], "stored_twice": [], "answered_twice
 )
 def test_account(stored: dict[str, int], answers: list[str], open_items: dict[str, list[str]]) -> None:
     assert traffic.account(LEDGER, stored, answers) == {**SETTLED, **open_items}
+
+
+def report(folder: Path, **facts: object) -> dict[str, object]:
+    """Leave the report that a process in the background would leave, and return the module's parameters."""
+    (folder / "flow.json").write_text(json.dumps({"pid": 1, "running": False, **facts}), encoding="utf-8")
+    return {"ledger": str(folder / "acknowledged.jsonl"), "timeout": 1}
+
+
+def test_one_message_that_was_not_acknowledged_fails_the_flow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(traffic.os, "kill", lambda _pid, _signal: None)
+    with pytest.raises(traffic.TrafficError, match="502"):
+        traffic.end_flow(report(tmp_path, answers={"200": 40, "502": 1}))
+    traffic.end_flow(report(tmp_path, answers={"200": 40}))
+
+
+def test_a_flow_that_sent_nothing_proves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(traffic.os, "kill", lambda _pid, _signal: None)
+    with pytest.raises(traffic.TrafficError):
+        traffic.end_flow(report(tmp_path, answers={}))
+    with pytest.raises(traffic.TrafficError, match="no traffic flows"):
+        traffic.end_flow({"ledger": str(tmp_path / "acknowledged.jsonl"), "timeout": 1})
