@@ -93,6 +93,10 @@ TEXTS: dict[str, dict[str, str]] = {
         "en": "does nothing, a person must look: {summary}; {instead}",
         "pt": "não faz nada, alguém precisa olhar: {summary}; {instead}",
     },
+    "watch_persists": {
+        "en": "{alert} holds although {attempts} runs ended well, a person must look; the last: {why}",
+        "pt": "{alert} continua embora {attempts} execuções tenham terminado bem, alguém precisa olhar; a última: {why}",
+    },
     "watch_gone": {"en": "the fault is gone", "pt": "a falha sumiu"},
     "waiting": {"en": "waiting for run {run}", "pt": "esperando a execução {run}"},
 }

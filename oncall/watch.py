@@ -19,7 +19,7 @@ from oncall.shared import by_hand
 from oncall.texts import say
 
 # What a person is told of, once, beside the journal.
-ESCALATIONS = ("no_runbook", "breaker", "not_recovered", "no_outcome")
+ESCALATIONS = ("no_runbook", "breaker", "not_recovered", "no_outcome", "persists")
 MENDED = ("recovered", "rolled_back")
 
 
@@ -27,13 +27,15 @@ MENDED = ("recovered", "rolled_back")
 class Policy:
     """Seconds and counts: `looks` in a row before acting; the wait after the n-th attempt is `pause` · 2^(n-1), at most `longest`.
 
-    An alert goes down only some rounds after its cause is gone, so `pause` is longer than that.
+    An alert goes down only some rounds after its cause is gone, so `pause` is longer than that. An alert that outlives `doubt` runs
+    that all say it is well is for people.
     """
 
     every: float = 15.0
     looks: int = 2
     pause: float = 90.0
     longest: float = 1800.0
+    doubt: int = 3
 
     def wait_after(self, attempts: int) -> float:
         """Return how long to leave a component alone after so many attempts in a row."""
@@ -154,6 +156,8 @@ class Watcher:
         finished = self.hands.run(fault.runbook, fault.host)
         course.free_at = self.clock() + self.policy.wait_after(course.attempts)
         kind, why = verdict(finished, language())
+        if kind in (*MENDED, "already_healthy") and course.attempts >= self.policy.doubt:
+            kind, why = "persists", say("watch_persists", alert=fault.name, attempts=course.attempts, why=why)
         self._report(fault, course, kind, why)
 
     def _report(self, fault: Fault, course: Course, kind: str, why: str) -> None:

@@ -162,6 +162,14 @@ def test_between_attempts_it_waits_longer_and_longer(bench: Bench) -> None:
     assert bench.hands.told[0] == "not_recovered"
 
 
+@pytest.mark.parametrize("outcome", ["recovered", "already_healthy"])
+def test_an_alert_that_outlives_runs_that_ended_well_is_for_people(bench: Bench, outcome: str) -> None:
+    bench.hands.finished = ended(outcome)
+    bench.look(60, answer(alert()))
+    assert len(bench.hands.told) == len(bench.hands.ran) - 2
+    assert set(bench.hands.told) == {"persists"}
+
+
 def test_a_fault_that_went_away_begins_anew(bench: Bench) -> None:
     bench.look(3, answer(alert()))
     bench.look(1, answer())
