@@ -126,9 +126,9 @@ changed_paths:
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.whats_agent.errors import WhatsAgentError
 from ansible.module_utils.whats_agent.file_set import File, Folder, settle
+from ansible.module_utils.whats_agent.quiet_module import QuietModule as AnsibleModule
 
 COMMON: dict[str, dict[str, Any]] = {
     "path": {"type": "path", "required": True},

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.module_utils.basic import AnsibleModule
 
 from tests.unit.conftest import RunModule
 
@@ -21,6 +22,20 @@ def params(root: Path) -> dict[str, Any]:
         "files": [{"path": str(root / "config/a.conf"), "content": "a = 1\n", "mode": "0644", **mine}],
         "secret_files": [{"path": str(root / ".env"), "content": f"KEY={SECRET}\n", "mode": "0600", **mine}],
     }
+
+
+def test_the_system_journal_gets_no_secret(
+    tmp_path: Path, run_module: RunModule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(AnsibleModule, "log", lambda _self, message, **_more: said.append(str(message)))
+    wanted = params(tmp_path)
+    wanted["secret_files"][0]["content"] = f"FIRST={SECRET}\nSECOND={SECRET}\n"
+    done = run_module("file_set", wanted)
+    assert (tmp_path / ".env").read_text() == f"FIRST={SECRET}\nSECOND={SECRET}\n"
+    assert "Invoked with the options" in said[0]
+    assert SECRET not in " ".join(said)
+    assert SECRET not in str(done)
 
 
 def test_check_run_check_run_again(tmp_path: Path, run_module: RunModule) -> None:
