@@ -13,7 +13,6 @@ ANNOUNCED = {
     "analyze_logs.yml": "Análise de Logs",
     "disaster_recovery.yml": "Disaster Recovery Completo",
     "reclaim_disk.yml": "P2 Logs Excessivos Enchendo Disco",
-    "recover_config.yml": "Recovery de Configuração",
     "recover_dependencies.yml": "P2 Dependências Externas Indisponíveis",
     "recover_error_rate.yml": "P1 Error Rate Elevada",
     "recover_performance.yml": "P1 Performance Degradada",
