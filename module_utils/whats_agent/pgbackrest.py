@@ -82,11 +82,19 @@ class Backup:
     @property
     def timeline(self) -> int:
         """Return the timeline it was taken on."""
-        return int(self.wal_stop[:8], 16) if self.wal_stop else 0
+        return timeline_of(self.wal_stop)
 
     def age(self, now: float) -> float:
         """Return the seconds since it ended."""
         return now - self.stop
+
+
+@dataclass(frozen=True)
+class RunningBackup:
+    """A backup at work: how many bytes of how many are done (both 0 before it knows)."""
+
+    done: int
+    total: int
 
 
 @dataclass(frozen=True)
@@ -100,7 +108,7 @@ class Repository:
     wal_min: str
     wal_max: str
     keys: dict[int, int] = field(default_factory=dict)
-    backup_running: bool = False
+    running: RunningBackup | None = None
 
     @property
     def problem(self) -> str | None:
@@ -160,8 +168,14 @@ def parse_info(output: str, stanza: str = STANZA) -> Repository:
         wal_min=min((a["min"] for a in archives if a.get("min")), default=""),
         wal_max=max((a["max"] for a in archives if a.get("max")), default=""),
         keys=keys,
-        backup_running=bool(((found["status"].get("lock") or {}).get("backup") or {}).get("held", False)),
+        running=_parse_running((found["status"].get("lock") or {}).get("backup") or {}),
     )
+
+
+def _parse_running(lock: dict[str, Any]) -> RunningBackup | None:
+    if not lock.get("held", False):
+        return None
+    return RunningBackup(done=int(lock.get("size-cplt") or 0), total=int(lock.get("size") or 0))
 
 
 def _parse_backup(entry: dict[str, Any]) -> Backup:
@@ -325,6 +339,11 @@ def lsn_value(lsn: str) -> int:
     if match is None:
         raise WhatsAgentError(f"{lsn!r} is no LSN")
     return (int(match["high"], 16) << 32) | int(match["low"], 16)
+
+
+def timeline_of(segment: str) -> int:
+    """Return the timeline that a segment's name begins with, 0 for no name."""
+    return int(segment[:8], 16) if segment else 0
 
 
 def lsn_text(value: int) -> str:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from .compose import ComposeProject, ServiceConfig
-    from .pgbackrest import Backup, BackupType, Repository
+    from .pgbackrest import Backup, BackupType, Repository, RunningBackup
 
 RESTORE_LABEL = "whats_agent.restore"  # on containers and volumes of a restore or a proof: the id it belongs to
 _BACKUP_TIMEOUT_S = 6 * 3600
@@ -129,6 +129,17 @@ class Backrest:
         if result.exit_code != 0:
             raise failed("cannot read the backup repository", pgbackrest.info_argv(), result)
         return pgbackrest.parse_info(result.stdout)
+
+    def running_backup(self) -> RunningBackup | None:
+        """Return the backup that is at work in the database's container now, or None.
+
+        Only there is it seen: pgBackRest's lock lies in the container, also in one that has been restarted.
+        """
+        container = self.docker.require_running(self.place.project, self.place.service)
+        result = self.docker.execute(container.id, pgbackrest.info_argv(), timeout=60)
+        if result.exit_code != 0:
+            raise failed("cannot ask whether a backup is running", pgbackrest.info_argv(), result)
+        return pgbackrest.parse_info(result.stdout).running
 
     def archived(self) -> list[str]:
         """Return the WAL segments of all repositories, sorted: fetching one asks each repository in turn."""

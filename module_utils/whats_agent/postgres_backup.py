@@ -15,10 +15,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .journal import Progress
+    from .lock import Heart, Idle
     from .pgbackrest import Backup, BackupType, Repository
     from .postgres_backrest import Backrest
 
 DEFAULT_KEEP_FULL = 4
+# How long a backup that nobody follows may stand still. pgBackRest itself gives a worker up after 1830 s (protocol-timeout).
+STANDSTILL_S = 2400.0
+FOLLOW_INTERVAL_S = 1.0
 
 
 @dataclass
@@ -90,6 +94,30 @@ def take(
     if folder is not None and (removed := postgres_receiver.prune(folder, backrest.archived())):
         outcome.steps.append(f"removed {removed} received WAL files that the repository holds")
     return outcome
+
+
+def follow_backup(backrest: Backrest, reporter: Progress, *, heart: Heart | Idle, clock: Clock = SYSTEM_CLOCK) -> bool:
+    """Wait for the end of a backup that goes on in the database's container though its run was killed.
+
+    Returns whether there was one. One that stands still is an error; it is not stopped, since it may yet end well.
+    """
+    position, since, waited = -1, clock.boottime(), False
+    while (running := backrest.running_backup()) is not None:
+        waited = True
+        heart.check()
+        if running.done != position:
+            position, since = running.done, clock.boottime()
+        elif clock.boottime() - since > STANDSTILL_S:
+            raise WhatsAgentError(
+                f"a backup that an earlier run left at work has stood still for {STANDSTILL_S:.0f} s at {position} of "
+                f"{running.total} bytes: end it (in the postgres container: pgbackrest --stanza=main --force stop, then "
+                "pgbackrest --stanza=main start) and run this again",
+                done=position,
+                total=running.total,
+            )
+        reporter.update(running.done, running.total)
+        clock.sleep(FOLLOW_INTERVAL_S)
+    return waited
 
 
 def percent_of(reporter: Progress) -> Callable[[float], None]:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from . import env_file, pgbackrest, postgres_integrity, postgres_receiver, postgres_wal
 from .clock import SYSTEM_CLOCK, Clock
 from .errors import WhatsAgentError
+from .pgbackrest import timeline_of
 from .postgres_backrest import RESTORE_LABEL, Backrest
-from .postgres_backup import percent_of
+from .postgres_backup import follow_backup, percent_of
 from .postgres_host import DATA_DIR, GID, UID, VOLUME_LABEL, VOLUME_ROLE, DatabasePlace, connect, one_shot_options
 from .postgres_standby import UnsoundBackupError, follow_replay, wait_open
 
@@ -256,7 +257,8 @@ class RestoreSteps:
             for setting in ("recovery_target_time", "recovery_target_action", "recovery_target_timeline"):
                 admin.execute(f"alter system reset {setting}")
             (segment,) = admin.execute("select pg_walfile_name(pg_current_wal_lsn())").fetchone()
-        return {"timeline": int(segment[:8], 16)}
+        self._save(timeline=int(segment[:8], 16))
+        return {"timeline": self.state["timeline"]}
 
     def _ensure_running(self) -> None:
         container = self.docker.container(self.place.project, self.place.service)
@@ -313,7 +315,25 @@ class RestoreSteps:
         taken = self.state.get("new_backups", {})
         for repo in self.backrest.repositories():
             if str(repo) not in taken:
-                backup = self.backrest.backup("full", repo, percent_of(self.progress(f"backup into repository {repo}")))
-                taken = {**taken, str(repo): backup.label}
+                label = self._backup_left_running(repo)
+                if label is None:
+                    reporter = self.progress(f"backup into repository {repo}")
+                    label = self.backrest.backup("full", repo, percent_of(reporter)).label
+                taken = {**taken, str(repo): label}
                 self._save(new_backups=taken)
         return {"backups": taken}
+
+    def _backup_left_running(self, repo: int) -> str | None:
+        """Wait for the backup that a killed run left at work in the container; return its label if it will do.
+
+        It will if it is a full one without damaged pages that began on this restore's own timeline: so after the promotion,
+        whatever the clocks say.
+        """
+        follow_backup(self.backrest, self.progress("backup left running"), heart=self.heart, clock=self.clock)
+        timeline = self.state.get("timeline")
+        found = [
+            b
+            for b in self.backrest.info().backups
+            if b.repo == repo and b.type == "full" and not b.error and timeline_of(b.wal_start) == timeline
+        ]
+        return found[-1].label if found else None
