@@ -37,16 +37,33 @@ EXIT_SERVER_RUNNING = 38
 EXIT_NOT_EMPTY = 40
 EXIT_LOCKED = 50
 EXIT_NOTHING_TO_RESTORE = 75
-EXITS_MISSING_FILE = (29, 39, 55)  # format, file open, file missing: the repository lost a part of a backup
+# The repository lost a part of a backup, or has another than was written: checksum, format, opening, reading, a missing file, and
+# what cannot be decrypted (a flipped bit; with another passphrase no backup would have been found at all).
+EXITS_DAMAGED = (EXIT_CHECKSUM, 29, 39, 41, 55, 95)
 
 _PROGRESS = re.compile(r"\((?:bundle \S+, )?(?P<size>[\d.]+)(?P<unit>[KMGT]?B), (?P<percent>[\d.]+)%\)")
 
 
+# What to do about it, English and Portuguese.
+_OTHER_PASSPHRASE = (
+    "give the escrowed one as backup_cipher_passphrase and run playbooks/deploy.yml",
+    "dê a senha guardada em backup_cipher_passphrase e execute playbooks/deploy.yml",
+)
+_REFILL = (
+    (
+        "put its files back from where a copy of it is kept, or name a second repository that has them; "
+        "the old volume and the message log are untouched. While the database runs: playbooks/backup.yml -e type=full"
+    ),
+    (
+        "recoloque seus arquivos a partir de uma cópia, ou indique um segundo repositório que os tenha; "
+        "o volume antigo e o log de mensagens estão intactos. Com o banco no ar: playbooks/backup.yml -e type=full"
+    ),
+)
 _PROBLEMS_PT = {
-    "the repository cannot be opened": "o repositório não abre com esta senha",
+    "the repository cannot be opened": f"o repositório não abre com esta senha: {_OTHER_PASSPHRASE[1]}",
     "the repository cannot be read": "o repositório não pode ser lido",
-    "the repository is empty": "o repositório está vazio: não tem a stanza main",
-    "the repository holds no backup": "o repositório não tem nenhum backup",
+    "the repository is empty": f"o repositório está vazio: não tem a stanza main; {_REFILL[1]}",
+    "the repository holds no backup": f"o repositório não tem nenhum backup; {_REFILL[1]}",
 }
 
 
@@ -114,13 +131,13 @@ class Repository:
     def problem(self) -> str | None:
         """Say in a line why nothing can be restored from here, or None."""
         if self.status == STATUS_OTHER and ("FormatError" in self.message or "CryptoError" in self.message):
-            return "the repository cannot be opened with this passphrase"
+            return f"the repository cannot be opened with this passphrase: {_OTHER_PASSPHRASE[0]}"
         if self.status == STATUS_OTHER:
             return f"the repository cannot be read: {self.message}"
         if self.status in (STATUS_MISSING_STANZA_PATH, STATUS_MISSING_STANZA_DATA):
-            return "the repository is empty: it holds no stanza main"
+            return f"the repository is empty: it holds no stanza main; {_REFILL[0]}"
         if self.status == STATUS_NO_BACKUP or not self.backups:
-            return "the repository holds no backup"
+            return f"the repository holds no backup; {_REFILL[0]}"
         return None
 
     @property
@@ -208,9 +225,15 @@ def candidates(repository: Repository, *, before: float | None = None) -> list[B
     usable = [
         b
         for b in repository.backups
-        if not b.error and DISPROVEN not in b.annotations and (before is None or b.stop <= before)
+        # pgBackRest names the second in which a backup ended: only the next one is behind its end for sure.
+        if not b.error and DISPROVEN not in b.annotations and (before is None or b.stop + 1 <= before)
     ]
     return sorted(usable, key=lambda b: (b.proven, b.stop), reverse=True)
+
+
+def earliest_time(repository: Repository) -> float | None:
+    """Return the earliest point in time that a restore can reach, in seconds since the epoch; None without a usable backup."""
+    return min((b.stop + 1.0 for b in candidates(repository)), default=None)
 
 
 def choose_backup(repository: Repository, *, before: float | None = None) -> Backup:
@@ -220,12 +243,12 @@ def choose_backup(repository: Repository, *, before: float | None = None) -> Bac
     found = candidates(repository, before=before)
     if found:
         return found[0]
-    if before is not None and candidates(repository):
-        first = min(candidates(repository), key=lambda b: b.stop)
+    earliest = earliest_time(repository)
+    if before is not None and earliest is not None:
         raise WhatsAgentError(
-            f"no backup is older than the wanted time; the earliest reachable is {iso(first.stop)}",
-            pt=f"nenhum backup é anterior ao momento pedido; o mais antigo alcançável é {iso(first.stop)}",
-            earliest=iso(first.stop),
+            f"no backup is older than the wanted time; the earliest reachable is {iso(earliest)}",
+            pt=f"nenhum backup é anterior ao momento pedido; o mais antigo alcançável é {iso(earliest)}",
+            earliest=iso(earliest),
         )
     labels = ", ".join(b.label for b in repository.backups)
     raise WhatsAgentError(

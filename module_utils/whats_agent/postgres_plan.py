@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,8 @@ from . import pgbackrest
 from .clock import SYSTEM_CLOCK, Clock
 from .errors import WhatsAgentError
 from .files import read_json
-from .postgres_host import DATA_DIR, DatabasePlace, free_bytes
+from .postgres_host import DatabasePlace, free_bytes
+from .postgres_target import check_target, postgres_time, time_window
 from .postgres_wal import Tail, segments_in, unarchived
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 RESERVE_BYTES = 512 * 1024 * 1024  # for WAL that replay brings in, and for the server to run on
 GROWTH = 1.05
+FULL_BYTES = 32 * 1024 * 1024  # two WAL segments: with less, nothing that fails is to be taken at its word
 MESSAGE_LOG_VOLUME = "whats_agent_message_log"
 
 
@@ -29,7 +30,8 @@ MESSAGE_LOG_VOLUME = "whats_agent_message_log"
 class RestorePlan:
     """What a restore would use and need. Sizes in bytes, ages in seconds.
 
-    `holes` are archived segments missing after the backup; `tail` is what the old volume still holds unarchived.
+    `holes` are segments after the backup, whose first is `wal_start`, that neither the archive nor the old volume has;
+    `tail` is what the old volume has and the archive lacks.
     """
 
     backup: str
@@ -39,7 +41,9 @@ class RestorePlan:
     size: int
     needed: int
     free: int
+    disk: str
     newest_wal: str
+    wal_start: str
     holes: tuple[str, ...]
     old_volume: str
     old_readable: bool
@@ -70,12 +74,12 @@ class RestorePlan:
             wal = (f"changes after {self.target_time} are undone", f"mudanças após {self.target_time} são desfeitas")
         elif self.holes:
             wal = (
-                f"WAL segment {self.holes[0]} is missing, replay ends there",
-                f"falta o segmento de WAL {self.holes[0]}, a reaplicação termina nele",
+                f"WAL segment {self.holes[0]} is missing: replay ends there, and what was committed after it is lost",
+                f"falta o segmento de WAL {self.holes[0]}: a reaplicação termina nele, e o que veio depois se perde",
             )
         elif self.old_readable:
             wal = (
-                f"every commit comes back: {self.tail_segments} unarchived WAL segments are read from the old volume",
+                f"every commit comes back: {self.tail_segments} WAL segments that the archive lacks are read from the old volume",
                 f"todos os commits voltam: {self.tail_segments} segmentos de WAL são lidos do volume antigo",
             )
         else:
@@ -110,28 +114,6 @@ def _age(seconds: float) -> str:
     return f"{seconds / 3600:.0f} h"
 
 
-def parse_target_time(text: str) -> datetime:
-    """Read a point in time. Without an offset it would silently mean the container's zone, so that is refused."""
-    try:
-        moment = datetime.fromisoformat(text.strip().replace("Z", "+00:00"))
-    except ValueError as error:
-        raise WhatsAgentError(
-            f"{text!r} is no time; write it as 2026-01-31T12:00:00-03:00",
-            pt=f"{text!r} não é um momento; escreva como 2026-01-31T12:00:00-03:00",
-        ) from error
-    if moment.tzinfo is None:
-        raise WhatsAgentError(
-            f"{text!r} names no offset from UTC; write it as 2026-01-31T12:00:00-03:00 or with a Z",
-            pt=f"{text!r} não diz o fuso; escreva como 2026-01-31T12:00:00-03:00 ou com Z",
-        )
-    return moment
-
-
-def postgres_time(moment: datetime) -> str:
-    """Return a time as PostgreSQL's recovery target reads it, offset included."""
-    return moment.isoformat(sep=" ", timespec="microseconds")
-
-
 def needed_bytes(backup: Backup, tail: Tail, reserve: int = RESERVE_BYTES) -> int:
     """Return the free bytes a restore needs: the data, the carried WAL, and room for replay."""
     return int(backup.size * GROWTH) + tail.size + reserve
@@ -154,7 +136,7 @@ def choose(repository: Repository, segments: list[str], rejected: tuple[str, ...
 
 
 def holes_after(backup: Backup, segments: list[str]) -> list[str]:
-    """Return the archived segments missing between a backup's start and the newest, on its timeline and later ones."""
+    """Return the segments missing between a backup's start and the newest there is, on its timeline and later ones."""
     if not backup.wal_start:
         return []
     later = [s for s in segments if int(s[:8], 16) >= backup.timeline and s[8:] >= backup.wal_start[8:]]
@@ -182,27 +164,24 @@ def plan_restore(
     repository = backrest.info()
     if repository.problem:
         raise WhatsAgentError(repository.problem, status=repository.status, pt=repository.problem_pt)
-    before = None
-    target = None
-    if target_time is not None:
-        moment = parse_target_time(target_time)
-        if moment > clock.utc() + timedelta(seconds=1):
-            raise WhatsAgentError(
-                f"{target_time} lies in the future; the latest is now, {clock.rfc3339()}",
-                pt=f"{target_time} está no futuro; o mais tarde é agora, {clock.rfc3339()}",
-            )
-        before = moment.timestamp()
-        target = postgres_time(moment)
-    segments = backrest.archived()
-    backup = choose(repository, segments, rejected, before)
     old = backrest.docker.volume(env_volume)
     old_dir = Path(old.mountpoint) if old is not None else None
-    readable = old_dir is not None and (old_dir / "pg_wal").is_dir()
-    tail = unarchived(old_dir) if old_dir is not None and readable else Tail((), ())
-    if before is not None and not alive:
-        refuse_after_last_commit(last_commit(backrest, env_volume, old_dir), before, backup)
+    if old_dir is not None and not (old_dir / "pg_wal").is_dir():
+        old_dir = None
+    if old_dir is not None:
+        refuse_other_users(backrest, env_volume)
+    moment = None
+    if target_time is not None:
+        moment = check_target(
+            target_time, time_window(backrest, repository, env_volume, old_dir, alive=alive, clock=clock)
+        )
+    segments = backrest.archived()
+    held = segments_in(old_dir) if old_dir is not None else []
+    backup = choose(repository, sorted({*segments, *held}), rejected, moment.timestamp() if moment else None)
+    tail = unarchived(old_dir, frozenset(segments), backup.wal_start) if old_dir is not None else Tail((), ())
     needed = max(0, needed_bytes(backup, tail, reserve) - already_there)
-    free = require_space(backrest, needed)
+    root = volumes_root(backrest)
+    free = require_space(root, needed)
     return RestorePlan(
         backup=backup.label,
         repo=backup.repo,
@@ -211,21 +190,27 @@ def plan_restore(
         size=backup.size,
         needed=needed,
         free=free,
+        disk=str(root),
         newest_wal=max(segments, default=""),
-        holes=tuple(holes_after(backup, segments)),
+        wal_start=backup.wal_start,
+        holes=tuple(holes_after(backup, sorted({*segments, *held}))),
         old_volume=env_volume,
-        old_readable=readable,
+        old_readable=old_dir is not None,
         tail_segments=len(tail.segments),
         off_host=repository.off_host,
         message_log=backrest.docker.volume(MESSAGE_LOG_VOLUME) is not None,
-        target_time=target,
+        target_time=postgres_time(moment) if moment else None,
         rejected=rejected,
     )
 
 
-def require_space(backrest: Backrest, needed: int) -> int:
+def volumes_root(backrest: Backrest) -> Path:
+    """Return where volumes lie."""
+    return Path(str(backrest.docker.client.info()["DockerRootDir"]))
+
+
+def require_space(root: Path, needed: int) -> int:
     """Return the free bytes where volumes lie, or refuse when they are too few."""
-    root = Path(str(backrest.docker.client.info()["DockerRootDir"]))
     free = free_bytes(root)
     if free < needed:
         raise WhatsAgentError(
@@ -239,46 +224,36 @@ def require_space(backrest: Backrest, needed: int) -> int:
     return free
 
 
-_COMMIT = re.compile(r"COMMIT (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?) UTC")
-# Prints the last commit of the first of the named segments that has one. pg_waldump ends with an error where the records end.
-_LAST_COMMIT = (
-    'for name in "$@"; do '
-    f'found=$(pg_waldump --rmgr=Transaction "{DATA_DIR}/pg_wal/$name" 2>/dev/null | grep -o "COMMIT .* UTC" | tail -n 1); '
-    'if [ -n "$found" ]; then echo "$found"; exit 0; fi; done; exit 0'
-)
+def disk_is_full(root: Path) -> WhatsAgentError | None:
+    """Return what to say when something failed while the disk of the volumes is full: the tools name other reasons for it."""
+    free = free_bytes(root)
+    if free >= FULL_BYTES:
+        return None
+    return WhatsAgentError(
+        f"the disk under {root} ran full while the database was being restored: {_mb(free)} MB are free. The old volume is "
+        "untouched; free space (old volumes: playbooks/remove_volume.yml) and run this again",
+        pt=f"o disco em {root} encheu durante a restauração: há {_mb(free)} MB livres. O volume antigo está intacto; "
+        "libere espaço (volumes antigos: playbooks/remove_volume.yml) e execute de novo",
+        free=free,
+    )
 
 
-def parse_last_commit(output: str) -> float | None:
-    """Return the time (seconds since the epoch) of the last commit that `pg_waldump` lists, or None."""
-    found = _COMMIT.findall(output)
-    return datetime.fromisoformat(f"{found[-1]}+00:00").timestamp() if found else None
-
-
-def last_commit(backrest: Backrest, volume: str, data_dir: Path | None) -> float | None:
-    """Return the time of the last commit of a server that is gone, at most too late; None when nothing tells.
-
-    The old volume's WAL tells it exactly. Without it the archive does not (it opens only over a restored volume), but no
-    commit in it is younger than its newest file.
-    """
-    if data_dir is not None and (data_dir / "pg_wal").is_dir():
-        names = sorted(segments_in(data_dir), reverse=True)
-        found = parse_last_commit(backrest.look_into(volume, ["sh", "-c", _LAST_COMMIT, "sh", *names]).stdout)
-        if found is not None:
-            return found
-    return backrest.archived_at()
-
-
-def refuse_after_last_commit(moment: float | None, wanted: float, backup: Backup) -> None:
-    """Refuse a wanted time that lies after the last commit: replay would never reach it, and the server would die."""
-    latest = backup.stop if moment is None else moment
-    if wanted > latest:
+def refuse_other_users(backrest: Backrest, volume: str) -> None:
+    """Refuse a volume that another container than the stack's own may be writing to: what it writes would be left behind."""
+    own = backrest.docker.container(backrest.place.project, backrest.place.service)
+    found = backrest.docker.client.api.containers(filters={"volume": volume})
+    names = [
+        str(entry["Names"][0]).lstrip("/")
+        for entry in found
+        if (own is None or entry["Id"] != own.id)
+        and any(mount.get("Name") == volume and mount.get("RW") for mount in entry.get("Mounts") or [])
+    ]
+    if names:
         raise WhatsAgentError(
-            f"{pgbackrest.iso(wanted)} lies after the last commit that can be had; "
-            f"valid are {pgbackrest.iso(backup.stop)} to {pgbackrest.iso(latest)}, or no time at all for everything",
-            pt=f"{pgbackrest.iso(wanted)} é depois do último commit disponível; "
-            f"valem {pgbackrest.iso(backup.stop)} a {pgbackrest.iso(latest)}, ou nenhum momento, para tudo",
-            earliest=pgbackrest.iso(backup.stop),
-            latest=pgbackrest.iso(latest),
+            f"the volume {volume} is in use by {', '.join(names)} as well, which may be writing to it: "
+            f"stop that first (docker stop {names[0]})",
+            pt=f"o volume {volume} também está em uso por {', '.join(names)}, que pode estar escrevendo nele: "
+            f"pare isso antes (docker stop {names[0]})",
         )
 
 
@@ -331,11 +306,13 @@ def plan_undo(
             f"the volume {record['old_volume']} of before the restore holds no database that starts",
             pt=f"o volume {record['old_volume']} de antes da restauração não tem um banco que inicie",
         )
+    refuse_other_users(backrest, source.name)
     size = sum(path.lstat().st_size for path in Path(source.mountpoint).rglob("*") if path.is_file())
     repository = backrest.info()
     if repository.problem:
         raise WhatsAgentError(repository.problem, status=repository.status, pt=repository.problem_pt)
     needed = int(size * GROWTH) + reserve
+    root = volumes_root(backrest)
     begun = datetime.fromisoformat(str(record["begun_at"]).replace("Z", "+00:00")).timestamp()
     return RestorePlan(
         backup=f"volume {source.name}",
@@ -344,8 +321,10 @@ def plan_undo(
         backup_age=max(0.0, clock.wall() - begun),
         size=size,
         needed=needed,
-        free=require_space(backrest, needed),
+        free=require_space(root, needed),
+        disk=str(root),
         newest_wal=repository.wal_max,
+        wal_start="",
         holes=(),
         old_volume=env_volume,
         old_readable=True,

@@ -19,7 +19,7 @@ from .clock import SYSTEM_CLOCK, Clock
 from .errors import WhatsAgentError
 from .postgres_backrest import Backrest
 from .postgres_host import DATA_DIR, GID, UID, database, one_shot_options, repository_mounts
-from .postgres_plan import RESERVE_BYTES, plan_restore
+from .postgres_plan import RESERVE_BYTES, disk_is_full, plan_restore, volumes_root
 from .postgres_standby import follow_replay
 from .postgres_wal import reached
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 SCRATCH_LABEL = "whats_agent.scratch"
 OPEN_DEADLINE_S = 900.0
 _MEMORY = "1g"
+DAMAGE = frozenset(["pages", "structure"])  # the checks that tell of a backup itself
 IDLE_WAL_BYTES = 512  # a page header and a snapshot of running transactions: no commit
 
 
@@ -227,15 +228,19 @@ def prove(
     except WhatsAgentError as error:
         if error.details.get("rc") is None and "log" not in error.details:
             raise
-        _annotate(backrest, backup, ok=False, clock=clock)
+        full = disk_is_full(volumes_root(backrest))
+        if full is not None:
+            raise full from error  # the backup is not to blame
+        _annotate(backrest, backup, pgbackrest.DISPROVEN, clock)
         raise WhatsAgentError(f"backup {backup.label} is not restorable: {error.message}", **error.details) from error
     finally:
         sweep(docker)
-    ok = not postgres_integrity.failures(checks)
-    _annotate(backrest, backup, ok=ok, clock=clock)
+    key = verdict(checks)
+    if key is not None:
+        _annotate(backrest, backup, key, clock)
     return Proof(
         backup=backup.label,
-        ok=ok,
+        ok=key == pgbackrest.PROVEN,
         checks=[check.as_dict() for check in checks],
         restore_s=round(restored - began, 2),
         open_s=round(opened - restored, 2),
@@ -245,5 +250,17 @@ def prove(
     )
 
 
-def _annotate(backrest: Backrest, backup: Backup, *, ok: bool, clock: Clock) -> None:
-    backrest.annotate(backup.label, backup.repo, pgbackrest.PROVEN if ok else pgbackrest.DISPROVEN, clock.rfc3339())
+def verdict(checks: list[postgres_integrity.Check]) -> str | None:
+    """Return what to write onto a backup: proven, disproven, or neither. Pure.
+
+    Damage condemns it. A broken promise of the content, or WAL missing after it, does not: the database was like that, or the
+    archive is at fault, and the backup may be the only way back to before.
+    """
+    broken = {check.name for check in checks if not check.ok}
+    if not broken:
+        return pgbackrest.PROVEN
+    return pgbackrest.DISPROVEN if broken & DAMAGE else None
+
+
+def _annotate(backrest: Backrest, backup: Backup, key: str, clock: Clock) -> None:
+    backrest.annotate(backup.label, backup.repo, key, clock.rfc3339())

@@ -14,6 +14,7 @@ import os
 import secrets
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import env_file, pgbackrest
@@ -26,15 +27,15 @@ from .postgres_host import DatabasePlace, connect
 from .postgres_plan import (
     RESERVE_BYTES,
     RestorePlan,
+    disk_is_full,
     find_restore,
     history_dir,
-    parse_target_time,
     plan_restore,
     plan_undo,
-    postgres_time,
 )
 from .postgres_restore_steps import WRITERS, RestoreSteps
-from .postgres_standby import UnsoundBackupError
+from .postgres_standby import UnsoundBackupError, UnsoundContentError
+from .postgres_target import parse_target_time, postgres_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -135,8 +136,11 @@ class Restore(RestoreSteps):
             except LeaseLostError:
                 raise  # another run may be acting: not one step more
             except WhatsAgentError as error:
-                self._bring_back(error)
-                raise
+                told = self._full_disk() or error
+                self._bring_back(told)
+                if told is error:
+                    raise
+                raise told from error
             self._finish()
             return self.state
 
@@ -150,6 +154,7 @@ class Restore(RestoreSteps):
                 raise WhatsAgentError("the restore has switched volumes already: it has to be finished, not abandoned")
             self.state = found
             self._remove_leftovers()
+            self._discard()
             self.compose.start(*WRITERS)
             self._save(finished_at=self.clock.rfc3339(), abandoned=True)
             self.note("abandoned", {"old_volume": found["old_volume"], "new_volume": found["new_volume"]})
@@ -160,8 +165,13 @@ class Restore(RestoreSteps):
             try:
                 self._climb()
             except UnsoundBackupError as error:
+                if self._full_disk() is not None:
+                    raise  # whatever it looked like, the backup is not to blame
                 self._reject(error)
             else:
+                # This one keeps what the suspects did not: it was they that were at fault.
+                for label, repo in self.state.get("suspects", []):
+                    self._disprove(label, repo)
                 return
 
     def _climb(self) -> None:
@@ -192,21 +202,56 @@ class Restore(RestoreSteps):
         if not self.state.get("was_alive") or self._done("switched"):
             return
         self._stop_database()
-        self.compose.start(self.place.service)
-        self.compose.start(*WRITERS)
+        self._discard()
+        self._save(step="fenced" if self._done("fenced") else "planned")
+        try:
+            self.compose.start(self.place.service)
+            self.compose.start(*WRITERS)
+        except WhatsAgentError as second:
+            raise WhatsAgentError(
+                f"{error.message}; and the database of before, untouched, could not be started again: {second.message}",
+                **error.details,
+            ) from error
         self.note("brought_back", {"volume": self.state["old_volume"], "reason": error.message})
         self._save(finished_at=self.clock.rfc3339(), failed=error.message)
 
+    def _full_disk(self) -> WhatsAgentError | None:
+        disk = self.state.get("disk")
+        return disk_is_full(Path(disk)) if disk else None
+
+    def _discard(self) -> None:
+        """Remove the volume that this restore has been filling: nothing was ever written to it but what a backup holds."""
+        name = self.state["new_volume"]
+        volume = self.docker.volume(name)
+        if volume is None or volume.labels.get(RESTORE_LABEL) != self.state["id"] or self._done("switched"):
+            return
+        container = self.docker.container(self.place.project, self.place.service)
+        if container is not None and name in container.mounts.values():
+            self._stop_database()
+            self.docker.remove_container(container.id)
+        self.docker.remove_volume(name)
+
+    def _disprove(self, label: str, repo: int) -> None:
+        with contextlib.suppress(WhatsAgentError):  # the verdict is kept in the state file as well
+            self.backrest.annotate(label, repo, pgbackrest.DISPROVEN, self.clock.rfc3339())
+
     def _reject(self, error: UnsoundBackupError) -> None:
         """Give a backup up and choose the next one, into another fresh volume; nothing has been switched yet."""
-        rejected = [*self.state["rejected"], self.state["backup"]]
-        self.note("backup_rejected", {"backup": self.state["backup"], "reason": error.message})
+        backup, repo = self.state["backup"], self.state["repo"]
+        rejected = [*self.state["rejected"], backup]
+        self.note("backup_rejected", {"backup": backup, "reason": error.message})
         if self.state["attempt"] >= MAX_ATTEMPTS or self._done("switched") or self.state.get("source_volume"):
             raise error
         self._stop_database()
-        with contextlib.suppress(WhatsAgentError):  # the verdict is kept in the state file as well
-            self.backrest.annotate(self.state["backup"], self.state["repo"], pgbackrest.DISPROVEN, self.clock.rfc3339())
-        plan = self.plan(self.state["old_volume"], tuple(rejected))
+        if isinstance(error, UnsoundContentError):
+            self._save(suspects=[*self.state.get("suspects", []), [backup, repo]])
+        else:
+            self._disprove(backup, repo)
+        try:
+            plan = self.plan(self.state["old_volume"], tuple(rejected))
+        except WhatsAgentError as none_left:
+            raise WhatsAgentError(f"{error.message}; and {none_left.message}", **error.details) from error
+        self._discard()
         self._save(**self._choice(plan), rejected=rejected, attempt=self.state["attempt"] + 1, step="fenced")
 
     # Planning --------------------------------------------------------------------------------------------------------
@@ -217,6 +262,8 @@ class Restore(RestoreSteps):
         if isinstance(found, dict) and not found.get("finished_at") and self._resumable(found):
             self.state = found
             self._remove_leftovers()
+            if self._done("restored") and self.docker.volume(found["new_volume"]) is None:
+                self._save(step="fenced")  # somebody removed what was half done
             return
         env = self._env()
         plan = self.plan(env["DB_VOLUME"])
@@ -281,6 +328,8 @@ class Restore(RestoreSteps):
             "source_volume": plan.source_volume,
             "proven": plan.proven,
             "size": plan.size,
+            "disk": plan.disk,
+            "wal_start": plan.wal_start,
             "holes": list(plan.holes),
             "target_time": plan.target_time,
             "old_volume": plan.old_volume,

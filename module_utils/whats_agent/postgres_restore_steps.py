@@ -16,7 +16,8 @@ from .pgbackrest import timeline_of
 from .postgres_backrest import RESTORE_LABEL, Backrest
 from .postgres_backup import follow_backup, percent_of
 from .postgres_host import DATA_DIR, GID, UID, VOLUME_LABEL, VOLUME_ROLE, DatabasePlace, connect, one_shot_options
-from .postgres_standby import UnsoundBackupError, follow_replay, wait_open
+from .postgres_plan import refuse_other_users
+from .postgres_standby import UnsoundBackupError, UnsoundContentError, follow_replay, wait_open
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -90,6 +91,8 @@ class RestoreSteps:
         self._stop_database(STOP_S if handed else STOP_DAMAGED_S)
         if self.docker.container(self.place.project, postgres_receiver.SERVICE) is not None:
             self.compose.stop(postgres_receiver.SERVICE)
+        if self.docker.volume(self.state["old_volume"]) is not None:
+            refuse_other_users(self.backrest, self.state["old_volume"])
         return {"asked_for_its_wal": handed}
 
     def _stop_database(self, timeout_s: int = STOP_S) -> None:
@@ -131,7 +134,7 @@ class RestoreSteps:
                 check=self.heart.check,
             )
         except WhatsAgentError as error:
-            if error.details.get("rc") in (pgbackrest.EXIT_CHECKSUM, *pgbackrest.EXITS_MISSING_FILE):
+            if error.details.get("rc") in pgbackrest.EXITS_DAMAGED:
                 raise UnsoundBackupError(error.message, **error.details) from error
             raise
         return {"backup": self.state["backup"], "bytes": size}
@@ -159,12 +162,13 @@ class RestoreSteps:
         return {"copied": source}
 
     def _step_carried(self) -> dict[str, Any]:
-        """Carry unarchived WAL over from the old volume, and learn where that WAL ends."""
+        """Carry the WAL that the archive lacks over from the old volume, and learn where that WAL ends."""
         source = self.state.get("source_volume")
         old = self.docker.volume(source or self.state["old_volume"])
         if old is None or not (Path(old.mountpoint) / "pg_wal").is_dir():
             return {"old_volume": "not readable", **self._carry_received()}
-        tail = postgres_wal.unarchived(Path(old.mountpoint))
+        archived = frozenset(self.backrest.archived())
+        tail = postgres_wal.unarchived(Path(old.mountpoint), archived, self.state.get("wal_start", ""))
         copied = 0 if source else postgres_wal.copy_tail(tail, Path(old.mountpoint), self._volume_dir(), (UID, GID))
         expected = None if self.state["target_time"] else self._old_end(old.name, tail)
         self._save(expected_end=expected)
@@ -200,9 +204,16 @@ class RestoreSteps:
 
     def _step_started(self) -> dict[str, Any]:
         """Start the service's own container on the new volume: a standby, which takes no writes, archives nothing."""
+        details: dict[str, Any] = {}
+        container = self.docker.container(self.place.project, self.place.service)
+        if container is not None and container.running and container.mounts.get(DATA_DIR) == self.state["old_volume"]:
+            # Somebody has started the database again meanwhile: what it has written since is carried over as well.
+            self.compose.stop(*WRITERS)
+            self._step_fenced()
+            details = {"was_started_meanwhile": True, **self._step_carried()}
         self.compose.start(self.place.service, environment={"DB_VOLUME": self.state["new_volume"]})
         wait_open(self.place, self.docker, self.heart, self.clock)
-        return {}
+        return details
 
     def _step_replayed(self) -> dict[str, Any]:
         """Wait until replay has come to the end of what there is, and see that this is the end it must reach."""
@@ -235,8 +246,13 @@ class RestoreSteps:
         )
         bad = postgres_integrity.failures(checks)
         self._save(checks=[check.as_dict() for check in checks], put_off=later)
-        if bad:
+        if any(check.name == "pages" and not check.ok for check in checks):
             raise UnsoundBackupError(f"what was restored from {self.state['backup']} is not sound: {bad}")
+        if bad:
+            raise UnsoundContentError(
+                f"what was restored from {self.state['backup']} is not sound: {bad}. If every backup leads there, the database "
+                "was like that before: go back further (-e target_time=…)"
+            )
         return {"checks": [check.as_dict() for check in checks], "put_off": later}
 
     # Serving ---------------------------------------------------------------------------------------------------------

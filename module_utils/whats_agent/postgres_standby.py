@@ -35,6 +35,10 @@ class UnsoundBackupError(WhatsAgentError):
     """A backup turned out not to be restorable, or not sound: another one has to be tried."""
 
 
+class UnsoundContentError(UnsoundBackupError):
+    """What was restored breaks a promise of its content: the backup's fault only if another one turns out to keep it."""
+
+
 def wait_open(place: DatabasePlace, docker: DockerHost, heart: Heart | Idle, clock: Clock = SYSTEM_CLOCK) -> None:
     """Wait until the server takes connections. One that died on its data is an unsound backup, with its last words."""
     import psycopg

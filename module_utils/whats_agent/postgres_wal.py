@@ -7,16 +7,21 @@ address in its first page header is the one that its name says.
 
 from __future__ import annotations
 
+import filecmp
 import os
 import re
 import shutil
 import struct
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .errors import WhatsAgentError
 from .files import sync_directory
 from .pgbackrest import WAL_SEGMENT_BYTES, lsn_text, lsn_value, segment_start
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 _SEGMENT_FILE = re.compile(r"[0-9A-F]{24}")
 _HISTORY_FILE = re.compile(r"[0-9A-F]{8}\.history")
@@ -28,7 +33,7 @@ _LAST_RECORD = re.compile(r"error in WAL record at (?P<start>[0-9A-F]+/[0-9A-F]+
 
 @dataclass(frozen=True)
 class Tail:
-    """The unarchived files of a volume's `pg_wal`: segment and history file names, and the segments' bytes."""
+    """The files of a volume's `pg_wal` that the archive lacks: segment and history file names, and the segments' bytes."""
 
     segments: tuple[str, ...]
     histories: tuple[str, ...]
@@ -64,14 +69,23 @@ def segments_in(data_dir: Path) -> list[str]:
     return sorted(entry.name for entry in files if entry.is_file() and holds_its_name(entry))
 
 
-def unarchived(data_dir: Path) -> Tail:
-    """Find what `archive_status` does not call done. Reads only."""
+def unarchived(data_dir: Path, archived: Collection[str] | None = None, since: str = "") -> Tail:
+    """Find what `archive_status` does not call done. Reads only.
+
+    With `archived`, what the repository holds, also what was archived and is not there any more, from the segment `since` on: a
+    segment lost in the archive may still lie on the volume.
+    """
     wal = data_dir / "pg_wal"
     status = wal / "archive_status"
     if not wal.is_dir():
         return Tail((), ())
     done = {entry.name.removesuffix(".done") for entry in status.glob("*.done")} if status.is_dir() else set()
-    names = sorted(entry.name for entry in wal.iterdir() if entry.is_file() and entry.name not in done)
+
+    def lacking(name: str) -> bool:
+        return archived is not None and name not in archived and name[8:] >= since[8:]
+
+    files = [entry.name for entry in wal.iterdir() if entry.is_file()]
+    names = sorted(name for name in files if name not in done or (_SEGMENT_FILE.fullmatch(name) and lacking(name)))
     return Tail(
         segments=tuple(n for n in names if _SEGMENT_FILE.fullmatch(n) and holds_its_name(wal / n)),
         histories=tuple(n for n in names if _HISTORY_FILE.fullmatch(n)),
@@ -79,13 +93,13 @@ def unarchived(data_dir: Path) -> Tail:
 
 
 def copy_tail(tail: Tail, source: Path, target: Path, owner: tuple[int, int]) -> int:
-    """Copy the tail into a restored data directory; return the files copied. A rerun copies only what is missing."""
+    """Copy the tail into a restored data directory; return the files copied. A rerun copies only what is missing or other."""
     wal = target / "pg_wal"
     copied = 0
     for name in (*tail.histories, *tail.segments):
         destination = wal / name
         origin = source / "pg_wal" / name
-        if destination.exists() and destination.stat().st_size == origin.stat().st_size:
+        if destination.exists() and filecmp.cmp(origin, destination, shallow=False):
             continue
         temporary = wal / f".{name}.copying"
         try:

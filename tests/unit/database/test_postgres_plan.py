@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from ansible.module_utils.whats_agent import pgbackrest
@@ -17,30 +19,6 @@ INFO = (Path(__file__).parent / "data" / "info_ok.json").read_text(encoding="utf
 OK = pgbackrest.parse_info(INFO)
 FULL, INCREMENTAL = OK.backups  # WAL 3 and 4..5; only the incremental one is proven
 WAL = [f"00000001000000000000000{n}" for n in range(1, 8)]
-
-
-@pytest.mark.parametrize(
-    ("text", "moment"),
-    [
-        ("2026-01-31T12:00:00-03:00", datetime(2026, 1, 31, 15, tzinfo=UTC)),
-        ("2026-01-31 12:00:00Z", datetime(2026, 1, 31, 12, tzinfo=UTC)),
-        ("2026-01-31T12:00:00.25+00:00", datetime(2026, 1, 31, 12, 0, 0, 250000, tzinfo=UTC)),
-    ],
-)
-def test_a_time_with_an_offset_is_taken(text: str, moment: datetime) -> None:
-    assert plan.parse_target_time(text) == moment
-
-
-@pytest.mark.parametrize(
-    ("text", "words"), [("2026-01-31T12:00:00", "names no offset"), ("yesterday", "is no time"), ("", "is no time")]
-)
-def test_a_time_that_could_mean_another_one_is_refused(text: str, words: str) -> None:
-    with pytest.raises(WhatsAgentError, match=words):
-        plan.parse_target_time(text)
-
-
-def test_postgres_gets_the_offset() -> None:
-    assert plan.postgres_time(plan.parse_target_time("2026-01-31T12:00:00-03:00")) == "2026-01-31 12:00:00.000000-03:00"
 
 
 def test_the_proven_backup_with_whole_wal_is_chosen() -> None:
@@ -94,7 +72,9 @@ def described(**changes: object) -> dict[str, str]:
         size=1,
         needed=1,
         free=2,
+        disk="/var/lib/docker",
         newest_wal=WAL[-1],
+        wal_start=WAL[0],
         holes=(),
         old_volume="old",
         old_readable=True,
@@ -123,15 +103,44 @@ def test_the_plan_says_what_would_be_lost(changes: dict[str, object], english: s
     assert portuguese in said["pt"]
 
 
-def test_the_last_commit_is_read_from_what_waldump_lists() -> None:
-    listed = "COMMIT 2026-11-24 14:25:21.346028 UTC\n"
-    assert plan.parse_last_commit(listed) == datetime(2026, 11, 24, 14, 25, 21, 346028, tzinfo=UTC).timestamp()
-    assert plan.parse_last_commit("") is None
+class Containers:
+    """Docker, as far as it is asked who uses a volume."""
+
+    def __init__(self, entries: list[dict[str, Any]]) -> None:
+        self.entries = entries
+        self.client = SimpleNamespace(api=SimpleNamespace(containers=lambda **_: self.entries))
+
+    def container(self, _project: str, _service: str) -> Any:
+        """Return the stack's own."""
+        return SimpleNamespace(id="own")
 
 
-def test_a_time_after_the_last_commit_is_refused_with_the_valid_range() -> None:
-    plan.refuse_after_last_commit(FULL.stop + 100, FULL.stop + 100, FULL)
-    with pytest.raises(WhatsAgentError, match="valid are 2026-11-24T13:28:22Z to 2026-11-24T13:30:02Z"):
-        plan.refuse_after_last_commit(FULL.stop + 100, FULL.stop + 101, FULL)
-    with pytest.raises(WhatsAgentError, match="lies after the last commit"):
-        plan.refuse_after_last_commit(None, FULL.stop + 1, FULL)
+def user(identity: str, *, writable: bool, volume: str = "old") -> dict[str, Any]:
+    """Return a running container as the engine lists it."""
+    mount = {"Type": "volume", "Name": volume, "RW": writable}
+    return {"Id": identity, "Names": [f"/{identity}-name"], "Mounts": [mount]}
+
+
+@pytest.mark.parametrize(
+    ("entries", "refused"),
+    [
+        ([], False),
+        ([user("own", writable=True)], False),
+        ([user("reader", writable=False)], False),
+        ([user("own", writable=True), user("stranger", writable=True)], True),
+    ],
+)
+def test_a_volume_that_somebody_else_may_write_to_is_refused(entries: list[dict[str, Any]], refused: bool) -> None:
+    place = SimpleNamespace(project="whats_agent", service="postgres")
+    backrest: Any = SimpleNamespace(docker=Containers(entries), place=place)
+    with pytest.raises(WhatsAgentError, match="stranger-name") if refused else contextlib.nullcontext():
+        plan.refuse_other_users(backrest, "old")
+
+
+def test_a_full_disk_is_told_from_other_failures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert plan.disk_is_full(tmp_path) is None
+    monkeypatch.setattr(plan, "free_bytes", lambda _path: plan.FULL_BYTES - 1)
+    told = plan.disk_is_full(tmp_path)
+    assert told is not None
+    assert "ran full" in told.message
+    assert "encheu" in told.details["pt"]

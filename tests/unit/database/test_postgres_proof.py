@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import pytest
-from ansible.module_utils.whats_agent.postgres_proof import Proof, rehearsal
+from ansible.module_utils.whats_agent.postgres_integrity import Check
+from ansible.module_utils.whats_agent.postgres_proof import Proof, rehearsal, verdict
 
 PROOF = Proof(backup="b", ok=True, checks=[], restore_s=2.0, open_s=1.0, check_s=1.0, rto_s=4.0, rpo_s=None)
 
@@ -23,3 +24,18 @@ def test_a_rehearsal_fails_past_its_targets(proof: Proof, rpo: float, missed: li
     judged = rehearsal(proof, rpo, rto_target_s=10, rpo_target_s=60)
     assert judged["missed"] == missed
     assert judged["rpo_s"] == rpo
+
+
+@pytest.mark.parametrize(
+    ("broken", "key"),
+    [
+        ((), "proven"),
+        (("pages",), "disproven"),
+        (("structure", "foreign keys"), "disproven"),
+        (("foreign keys",), None),
+        (("replay",), None),
+    ],
+)
+def test_only_damage_condemns_a_backup(broken: tuple[str, ...], key: str | None) -> None:
+    names = ("pages", "structure", "sequences", "foreign keys", "replay")
+    assert verdict([Check(name, name not in broken, "") for name in names]) == key

@@ -22,12 +22,13 @@ from ansible.module_utils.whats_agent.files import read_json, write_json
 from ansible.module_utils.whats_agent.journal import Progress
 from ansible.module_utils.whats_agent.lock import Idle
 from ansible.module_utils.whats_agent.pgbackrest import Backup, Repository, RunningBackup
+from ansible.module_utils.whats_agent.postgres_backrest import RESTORE_LABEL
 from ansible.module_utils.whats_agent.postgres_backup import FOLLOW_INTERVAL_S, STANDSTILL_S
 from ansible.module_utils.whats_agent.postgres_host import DatabasePlace
 from ansible.module_utils.whats_agent.postgres_plan import RestorePlan
 from ansible.module_utils.whats_agent.postgres_restore import STEPS, Options, Restore
 from ansible.module_utils.whats_agent.postgres_restore_steps import RestoreSteps
-from ansible.module_utils.whats_agent.postgres_standby import UnsoundBackupError
+from ansible.module_utils.whats_agent.postgres_standby import UnsoundBackupError, UnsoundContentError
 
 PLAN = RestorePlan(
     backup="20261124-132821F",
@@ -37,7 +38,9 @@ PLAN = RestorePlan(
     size=1000,
     needed=2000,
     free=9000,
+    disk="",
     newest_wal="000000010000000000000005",
+    wal_start="000000010000000000000003",
     holes=(),
     old_volume="old",
     old_readable=True,
@@ -58,11 +61,20 @@ class Parts:
     def __init__(self) -> None:
         self.volumes = {"old"}
         self.calls: list[str] = []
+        self.restore = ""
         self.client = SimpleNamespace(api=SimpleNamespace(containers=lambda **_: []))
 
     def volume(self, name: str) -> Any:
         """Return whether a volume is there."""
-        return SimpleNamespace(name=name) if name in self.volumes else None
+        return SimpleNamespace(name=name, labels={RESTORE_LABEL: self.restore}) if name in self.volumes else None
+
+    def container(self, *_names: str) -> Any:
+        """Return no container: nothing holds a volume."""
+        return None
+
+    def remove_volume(self, name: str) -> None:
+        """Remove a volume."""
+        self.volumes.remove(name)
 
     def stop(self, *services: str) -> None:
         """Record a stop."""
@@ -117,6 +129,7 @@ def _recorded_step(step: str) -> Any:
     def act(self: Recorded) -> dict[str, Any]:
         if step == "restored":
             self.parts.volumes.add(self.state["new_volume"])
+            self.parts.restore = self.state["id"]
         if step == "switched":
             env_file.set_env(self.place.env_path, {"DB_VOLUME": self.state["new_volume"]})
         self.did.append(step)
@@ -206,8 +219,7 @@ def test_an_unsound_backup_is_marked_and_the_next_goes_into_another_volume(place
     assert state["backup"] == "backup1"
     assert state["old_volume"] == "old"
     assert "disproven backup0" in parts.calls
-    made = sorted(parts.volumes - {"old"})
-    assert state["new_volume"] in made
+    assert parts.volumes == {"old", state["new_volume"]}  # the rejected one takes no space any more
     assert restore.did.count("restored") == 2
 
 
@@ -219,6 +231,60 @@ def test_after_three_unsound_backups_it_gives_up_and_nothing_was_switched(place:
     with pytest.raises(UnsoundBackupError):
         AlwaysUnsound(place, Parts()).run()
     assert volume_of(place) == "old"
+
+
+def test_content_that_every_backup_leads_to_is_held_against_none(place: DatabasePlace) -> None:
+    class AlwaysBroken(Recorded):
+        def _step_verified(self) -> dict[str, Any]:
+            raise UnsoundContentError("sequence behind")
+
+    parts = Parts()
+    with pytest.raises(UnsoundContentError, match="sequence behind"):
+        AlwaysBroken(place, parts).run()
+    assert not any(call.startswith("disproven") for call in parts.calls)
+
+
+def test_content_that_another_backup_keeps_condemns_the_first(place: DatabasePlace) -> None:
+    parts = Parts()
+    state = Recorded(place, parts, {"verified": UnsoundContentError("rows lost")}).run()
+    assert state["backup"] == "backup1"
+    assert parts.calls[-1] == "disproven backup0"
+
+
+def test_a_full_disk_is_the_reason_and_condemns_no_backup(
+    place: DatabasePlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = Parts()
+    full = WhatsAgentError("ran full")
+    monkeypatch.setattr(Recorded, "_full_disk", lambda _self: full)
+    with pytest.raises(WhatsAgentError, match="ran full"):
+        Recorded(place, parts, {"restored": UnsoundBackupError("file missing")}).run()
+    assert not any(call.startswith("disproven") for call in parts.calls)
+    assert state_of(place)["step"] == "fenced"
+
+
+def test_one_that_served_before_is_brought_back_and_the_half_filled_volume_goes(place: DatabasePlace) -> None:
+    class Served(Recorded):
+        def _step_fenced(self) -> dict[str, Any]:
+            self._save(was_alive=True)
+            return {}
+
+    parts = Parts()
+    with pytest.raises(WhatsAgentError, match="broken"):
+        Served(place, parts, {"started": WhatsAgentError("broken")}).run()
+    assert parts.calls[-2:] == ["start postgres", "start worker"]
+    assert parts.volumes == {"old"}
+    assert state_of(place)["finished_at"]
+
+
+def test_a_half_filled_volume_that_somebody_removed_is_filled_again(place: DatabasePlace) -> None:
+    parts = Parts()
+    with pytest.raises(Killed):
+        Recorded(place, parts, {"replayed": Killed()}).run()
+    parts.volumes.remove(state_of(place)["new_volume"])
+    rerun = Recorded(place, parts)
+    rerun.run()
+    assert rerun.did == list(ACTING[ACTING.index("restored") :])
 
 
 def test_an_error_that_no_other_backup_mends_is_not_held_against_the_backup(place: DatabasePlace) -> None:

@@ -39,6 +39,26 @@ def test_unarchived_segments_are_those_without_done(volume: Path) -> None:
     assert wal.unarchived(volume) == wal.Tail((TWO,), ("00000002.history",))
 
 
+def test_what_the_archive_has_lost_is_taken_from_the_volume(volume: Path) -> None:
+    for name in (ONE, TWO, THREE):
+        segment(volume / "pg_wal", name)
+        (volume / "pg_wal" / "archive_status" / f"{name}.done").touch()
+    assert wal.unarchived(volume).segments == ()
+    assert wal.unarchived(volume, {ONE, THREE}, ONE).segments == (TWO,)
+    assert wal.unarchived(volume, {THREE}, TWO).segments == (TWO,)  # what lies before the backup is not needed
+
+
+def test_a_segment_that_was_written_on_meanwhile_is_copied_again(volume: Path, tmp_path: Path) -> None:
+    segment(volume / "pg_wal", ONE)
+    target = tmp_path / "new"
+    (target / "pg_wal").mkdir(parents=True)
+    assert wal.copy_tail(wal.unarchived(volume), volume, target, OWNER) == 1
+    with (volume / "pg_wal" / ONE).open("r+b") as stream:
+        stream.seek(100)
+        stream.write(b"more")
+    assert wal.copy_tail(wal.unarchived(volume), volume, target, OWNER) == 1
+
+
 @pytest.mark.parametrize(
     "header",
     [
