@@ -8,6 +8,7 @@ refused calls) or a calendar (the Graph version) is tried with a clock of its ow
 from __future__ import annotations
 
 import json
+import secrets
 import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -59,11 +60,11 @@ class Watched:
     def __init__(self, stack: Stack, tls: Path) -> None:
         self.stack = stack
         self._tls = tls
-        session = stack.session
+        session, own = stack.session, secrets.token_hex(3)
         disk = session.volume(
-            "message-log-watched", {"type": "tmpfs", "device": "tmpfs", "o": "size=64m,uid=64010,gid=64000,mode=0750"}
+            f"message-log-{own}", {"type": "tmpfs", "device": "tmpfs", "o": "size=64m,uid=64010,gid=64000,mode=0750"}
         )
-        data = session.volume("pgdata-watched")
+        data = session.volume(f"pgdata-{own}")
         stack.initialise_database(data)
         self.postgres = session.service(stack.postgres_spec(data, name="postgres_watched", arguments=ARCHIVE))
         self.tls = session.service(
