@@ -11,14 +11,14 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from .postgres_host import EXIT_EMPTY, EXIT_NO_CONTROL_FILE, EXIT_WRONG_MAJOR, MAJOR_VERSION
+from .postgres_host import MAJOR_VERSION
 from .postgres_observe import CRASH_UPTIME_S
 from .postgres_words import HEALTHY, SUMMARIES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from .postgres_observe import Observed
+    from .postgres_observe import LogSign, Observed
 
 CRASH_RESTARTS = 3
 # Free bytes below which nothing starts, and what lies on its own file system fails.
@@ -46,12 +46,10 @@ def limits_of(parameters: Mapping[str, Any]) -> Limits:
     )
 
 
-# Signs in the log of a server that did not come up, each with the cause it means.
+# Signs in the log of a server that did not come up, each with the cause it means. What the entry point refuses is not among
+# them: the volume itself tells that, and the log of a container that dies again and again also what is over.
 _FATAL_SIGNS = (
     ("disk_full", "disk_full"),
-    ("empty", "volume_empty"),
-    ("no_control", "control_file_lost"),
-    ("wrong_major", "wrong_major"),
     ("bad_configuration", "config_refused"),
     ("control_damaged", "startup_damaged"),
     ("checkpoint_lost", "startup_damaged"),
@@ -59,11 +57,9 @@ _FATAL_SIGNS = (
     ("invalid_page", "startup_damaged"),
     ("panic", "startup_damaged"),
 )
-_EXIT_CAUSES = {
-    EXIT_EMPTY: "volume_empty",
-    EXIT_NO_CONTROL_FILE: "control_file_lost",
-    EXIT_WRONG_MAJOR: "wrong_major",
-}
+# What a server says that is alive and busy with its start.
+_STARTING = re.compile(r"starting up|recovery|not yet accepting|shutting down")
+_ONE_DEATH_S = 10.0  # what a server says in its last attempt to start, it says within this time
 
 
 # What an error says when data is damaged; a time-out, say, tells nothing of the kind.
@@ -156,9 +152,9 @@ def _container(seen: Observed) -> Finding | None:  # noqa: PLR0911 - one return 
     status = container["status"]
     if status == "paused":
         return _finding("container_paused", ("container", container["name"]))
-    crashing = status == "restarting" or (
-        container["restart_count"] >= CRASH_RESTARTS and (seen.uptime or 0) < CRASH_UPTIME_S and seen.server is None
-    )
+    young = seen.server is None and (seen.uptime or 0) < CRASH_UPTIME_S
+    died = container["restart_count"] > 0 and bool(_last_words(seen.signs)) and not _STARTING.search(_said(seen))
+    crashing = status == "restarting" or (young and (container["restart_count"] >= CRASH_RESTARTS or died))
     if status == "running" and not crashing:
         if seen.container_volume and seen.volume and seen.container_volume != seen.volume.name:
             return _finding(
@@ -175,18 +171,29 @@ def _container(seen: Observed) -> Finding | None:  # noqa: PLR0911 - one return 
     lines = tuple(("log", sign.line) for sign in seen.signs)
     if seen.volume is not None and seen.volume.present and seen.volume.free < FULL_BYTES:
         return _finding("disk_full", ("free bytes", seen.volume.free), *details, *lines)
-    if container["exit_code"] in _EXIT_CAUSES and status != "created":
-        return _finding(_EXIT_CAUSES[container["exit_code"]], *details, *lines)
     failed = crashing or container["exit_code"] not in (0, 137, 143)
     if failed:
+        last_words = _last_words(seen.signs)
         for sign, cause in _FATAL_SIGNS:
-            telling = [("log", s.line) for s in seen.signs if s.sign == sign]
+            telling = [("log", s.line) for s in last_words if s.sign == sign]
             if telling:
                 return _finding(cause, *telling, *(line for line in lines if line not in telling), *details)
     if crashing:
         return _finding("crash_loop", *details, *lines)
     stopped = container["exit_code"] in (0, 130, 137, 143) and not container["oom_killed"]
     return _finding("container_stopped" if stopped else "container_exited", *details, *lines)
+
+
+def _said(seen: Observed) -> str:
+    return (seen.connection_error or "").lower()
+
+
+def _last_words(signs: tuple[LogSign, ...]) -> list[LogSign]:
+    """Return the fatal signs of the last attempt to start; earlier ones may have been about what is mended by now."""
+    fatal = {sign for sign, _cause in _FATAL_SIGNS}
+    timed = [(sign, sign.said_at) for sign in signs if sign.sign in fatal]
+    newest = max((at for _sign, at in timed if at is not None), default=None)
+    return [s for s, at in timed if at is None or newest is None or (newest - at).total_seconds() < _ONE_DEATH_S]
 
 
 def _connection(seen: Observed) -> Finding | None:  # noqa: PLR0911 - one return a cause
@@ -205,7 +212,7 @@ def _connection(seen: Observed) -> Finding | None:  # noqa: PLR0911 - one return
         )
     if any(s.sign == "disk_full" for s in seen.signs):
         return _finding("disk_full", ("connection", error), *lines)
-    if "starting up" in text or "recovery" in text or "not yet accepting" in text or "shutting down" in text:
+    if _STARTING.search(text):
         return _finding("starting", ("connection", error), *lines)
     if any(s.sign in ("catalog_damaged", "invalid_page", "file_missing") for s in seen.signs):
         return _finding("catalog_corrupt", ("connection", error), *lines)

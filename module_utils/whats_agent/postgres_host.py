@@ -27,9 +27,6 @@ VOLUME_LABEL = "whats_agent.role"
 VOLUME_ROLE = "pgdata"
 ENV_NAMES = ("DB_VOLUME", "DB_HOST", "DB_NAME", "DB_USER", "DB_PASSWORD", "RELEASE")
 
-# Exit codes of the image's entry point.
-EXIT_EMPTY, EXIT_NO_CONTROL_FILE, EXIT_WRONG_MAJOR = 70, 71, 72
-
 
 @dataclass(frozen=True)
 class DatabasePlace:

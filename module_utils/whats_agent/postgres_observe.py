@@ -89,6 +89,12 @@ class LogSign:
     line: str
     detail: str = ""
 
+    @property
+    def said_at(self) -> datetime | None:
+        """Return when it was said, None for a line without a time."""
+        stamp = _TIMESTAMP.match(self.line)
+        return datetime.fromisoformat(stamp[1] + "+00:00") if stamp else None
+
 
 @dataclass(frozen=True)
 class Observed:

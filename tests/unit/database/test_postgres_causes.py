@@ -121,7 +121,7 @@ SLOT = {"slot_name": "gone", "active": False, "wal_status": "extended", "held": 
             },
             "disk_full",
         ),
-        ({"container": container(status="exited", exit_code=72)}, "wrong_major"),
+        ({"container": container(status="exited", exit_code=72)}, "container_exited"),
         ({"server": None, "connection_error": "FATAL:  the database system is starting up"}, "starting"),
         ({"server": None, "connection_error": "connection refused", "uptime": 1.0}, "starting"),
         ({"server": None, "connection_error": "connection refused", "uptime": 999.0}, "unresponsive"),
@@ -279,3 +279,39 @@ def test_what_only_a_person_can_decide_is_refused_with_what_to_do(changes: dict[
     built = assemble(broken, causes.find(broken), None, None)
     assert says in built["refuse"]["reason"]["en"]
     assert says in built["refuse"]["reason"]["pt"]
+
+
+def test_of_a_server_that_dies_again_and_again_the_last_words_count() -> None:
+    stamps = ("18:04:43.969", "18:05:29.968")
+    over = LogSign("disk_full", f"2026-11-24 {stamps[0]} UTC [11] 53100 PANIC:  No space left on device")
+    now = LogSign(
+        "bad_configuration", f'2026-11-24 {stamps[1]} UTC [6] F0000 FATAL:  configuration file "x" contains errors'
+    )
+    dying = replace(
+        HEALTHY, container=container(status="restarting", restart_count=3, exit_code=1), server=None, signs=(over, now)
+    )
+    assert causes.find(dying).cause == "config_refused"
+    assert (
+        causes.find(replace(dying, signs=(replace(now, line=now.line.replace(stamps[1], stamps[0])), over))).cause
+        == "disk_full"
+    )
+    refused = LogSign("wrong_major", "whats-postgres: the data directory belongs to PostgreSQL 16, this is 17")
+    assert causes.find(replace(dying, signs=(refused,))).cause == "crash_loop"
+
+
+def test_between_two_deaths_a_server_is_not_starting() -> None:
+    panic = LogSign(
+        "checkpoint_lost", "2026-11-24 18:05:56.707 UTC [19] XX000 PANIC:  could not locate a valid checkpoint record"
+    )
+    between = replace(
+        HEALTHY,
+        container=container(status="running", restart_count=2),
+        uptime=1.0,
+        server=None,
+        connection_error="No such file or directory",
+        signs=(panic,),
+    )
+    assert causes.find(between).cause == "startup_damaged"
+    assert causes.find(replace(between, signs=())).cause == "starting"
+    replaying = "FATAL: the database system is not yet accepting connections"
+    assert causes.find(replace(between, connection_error=replaying)).cause == "starting"
