@@ -23,6 +23,7 @@ REPORT_SECONDS = 60.0
 RAISE_AFTER, CLEAR_AFTER = 2, 4
 STALE_SECONDS = 90.0
 FILE_NAME = "alerts.json"
+ROOM_BYTES = 64 * 1024
 LOCK_NAME = "alerts.lock"
 _LEVELS = {Severity.P0: logging.CRITICAL, Severity.P1: logging.ERROR, Severity.P2: logging.WARNING}
 
@@ -100,6 +101,7 @@ class Keeper:
         self._round_seconds = round_seconds
         self._reported_at = time.monotonic()
         self._lock = -1
+        self._known: dict[str, Alert] = {}
 
     def run(self, stop: threading.Event) -> None:
         """Take turns for the lock, then evaluate round by round until told to stop; every minute have the numbers written down."""
@@ -125,7 +127,10 @@ class Keeper:
     def evaluate(self) -> None:
         """One round: look, compare, write the file, tell the history."""
         at = clock.now().isoformat(timespec="seconds")
-        alerts, raised, cleared = next_round(load(self._directory), findings(self._gather()), at)
+        stored_at, stored = read(self._directory)
+        # Where there is no file to be had, what this process knows must do.
+        known = {alert.name: alert for alert in stored} if stored_at else self._known
+        alerts, raised, cleared = next_round(known, findings(self._gather()), at)
         for name in raised:
             alert = alerts[name]
             evidence = json.dumps(alert.evidence, ensure_ascii=False)
@@ -148,27 +153,29 @@ class Keeper:
         self._store(alerts, at)
 
     def _store(self, alerts: dict[str, Alert], at: str) -> None:
-        path = self._directory / FILE_NAME
-        temporary = path.with_suffix(".tmp")
+        """Write over the file in its place: a full disk is an alert itself, and takes what was allocated before."""
+        self._known = alerts
+        text = json.dumps({"evaluated_at": at, "alerts": [asdict(alert) for alert in alerts.values()]})
+        data = text.encode().ljust(ROOM_BYTES)
         try:
-            temporary.write_text(
-                json.dumps({"evaluated_at": at, "alerts": [asdict(alert) for alert in alerts.values()]}),
-                encoding="utf-8",
-            )
-            temporary.replace(path)
+            descriptor = os.open(self._directory / FILE_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                os.posix_fallocate(descriptor, 0, len(data))
+                os.pwrite(descriptor, data, 0)
+                os.ftruncate(descriptor, len(data))
+            finally:
+                os.close(descriptor)
         except OSError as error:
             _log.error(logs.fields(event="alerts_not_stored", reason=error.strerror or type(error).__name__))
-
-
-def load(directory: Path) -> dict[str, Alert]:
-    """The alerts as last stored; none when there is no file."""
-    return {alert.name: alert for alert in read(directory)[1]}
 
 
 def read(directory: Path) -> tuple[str | None, list[Alert]]:
     """When it was last evaluated, and every alert known then."""
     try:
-        data = json.loads((directory / FILE_NAME).read_text(encoding="utf-8"))
+        with (directory / FILE_NAME).open(encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_SH)
+            data = json.loads(file.read())
         return str(data["evaluated_at"]), [Alert(**alert) for alert in data["alerts"]]
     except (OSError, ValueError, KeyError, TypeError):
         return None, []

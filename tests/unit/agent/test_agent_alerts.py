@@ -168,3 +168,28 @@ def test_end_of_a_certificate(tmp_path: Path, days: int) -> None:
     assert end is not None
     assert (end - datetime.now(UTC)).total_seconds() == pytest.approx(days * 86_400, abs=120)
     assert not_after(b"no certificate") is None
+
+
+def test_a_full_disk_is_told_though_nothing_new_can_be_stored(tmp_path: Path) -> None:
+    """The file is written in its place: no new file, no rename, no byte more than were allocated while all was well."""
+    facts = [WELL] + [replace(WELL, message_log_state="down", message_log_reason="No space left on device")] * 2
+    watching = Keeper(tmp_path, lambda: facts.pop(0))
+    watching.evaluate()
+    path = tmp_path / keeper.FILE_NAME
+    before = path.stat()
+    tmp_path.chmod(0o555)
+    for _ in range(2):
+        watching.evaluate()
+    tmp_path.chmod(0o755)
+    after = path.stat()
+    assert (after.st_ino, after.st_size, after.st_blocks) == (before.st_ino, before.st_size, before.st_blocks)
+    assert [alert.name for alert in keeper.read(tmp_path)[1] if alert.active] == ["message_log_down"]
+
+
+def test_without_any_file_the_process_remembers_by_itself(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    gone = tmp_path / "gone"
+    watching = Keeper(gone, lambda: replace(WELL, redis_state="down"))
+    for _ in range(3):
+        watching.evaluate()
+    assert caplog.text.count("event=alert_raised alert=redis_down") == 1
+    assert "event=alerts_not_stored" in caplog.text
