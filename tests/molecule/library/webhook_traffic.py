@@ -70,6 +70,7 @@ acknowledged:
   type: int
 """
 
+import contextlib  # noqa: E402
 import hashlib  # noqa: E402
 import hmac  # noqa: E402
 import json  # noqa: E402
@@ -170,7 +171,11 @@ def flow(params: dict[str, Any]) -> None:
     ledger = Path(params["ledger"])
     ledger.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     report = ledger.parent / FLOW
-    report.unlink(missing_ok=True)
+    if report.exists():
+        # Of a scenario that failed before it ended it; the process itself may be gone.
+        with contextlib.suppress(ProcessLookupError):
+            stop_flow(report, params["timeout"])
+        report.unlink(missing_ok=True)
     if os.fork():
         wait_for(report.exists, "the traffic to flow", params["timeout"])
         return
@@ -206,14 +211,18 @@ def end_flow(params: dict[str, Any]) -> None:
     report = Path(params["ledger"]).parent / FLOW
     if not report.exists():
         raise TrafficError("no traffic flows")
-    os.kill(int(json.loads(report.read_text(encoding="utf-8"))["pid"]), signal.SIGTERM)
-    wait_for(
-        lambda: not json.loads(report.read_text(encoding="utf-8"))["running"], "the traffic to end", params["timeout"]
-    )
-    answers: dict[str, int] = json.loads(report.read_text(encoding="utf-8"))["answers"]
-    report.unlink()
+    answers = stop_flow(report, params["timeout"])
     if set(answers) != {"200"}:
         raise TrafficError(f"not every message was acknowledged: {answers}")
+
+
+def stop_flow(report: Path, timeout: float) -> dict[str, int]:
+    """Have the process in the background end; return how often each answer was given."""
+    os.kill(int(json.loads(report.read_text(encoding="utf-8"))["pid"]), signal.SIGTERM)
+    wait_for(lambda: not json.loads(report.read_text(encoding="utf-8"))["running"], "the traffic to end", timeout)
+    answers: dict[str, int] = json.loads(report.read_text(encoding="utf-8"))["answers"]
+    report.unlink()
+    return answers
 
 
 def wait_for(holds: Callable[[], bool], what: str, timeout: float) -> None:
