@@ -85,6 +85,7 @@ import json  # noqa: E402
 import os  # noqa: E402
 import stat  # noqa: E402
 import subprocess  # noqa: E402
+import time  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
@@ -97,12 +98,10 @@ TABLES = (
     "select format('%I.%I', schemaname, tablename) from pg_tables "
     "where schemaname not in ('pg_catalog', 'information_schema') order by 1"
 )
-# Redis's keys as one digest over each one's serialised value; those that may expire while a test looks are left out.
+# Redis's keys, each as a digest over name and serialised value and the time at which it expires (ms, -1 for never).
 KEYS = (
-    "local lines = {} for _, key in ipairs(redis.call('KEYS', '*')) do local left = redis.call('PTTL', key) "
-    "if left < 0 or left > 600000 then "
-    "lines[#lines + 1] = redis.sha1hex(key .. redis.call('DUMP', key)) .. (left < 0 and ' stays' or ' expires') end end "
-    "table.sort(lines) return #lines .. ' keys ' .. redis.sha1hex(table.concat(lines, ' '))"
+    "local lines = {} for _, key in ipairs(redis.call('KEYS', '*')) do "
+    "lines[#lines + 1] = redis.sha1hex(key .. redis.call('DUMP', key)) .. ' ' .. redis.call('PEXPIRETIME', key) end return lines"
 )
 REDIS_SETTINGS = ("maxmemory", "maxmemory-policy", "save", "appendonly", "requirepass")
 REDIS_SECONDS = 10
@@ -261,12 +260,15 @@ def redis_keys(containers: list[dict[str, Any]]) -> dict[str, Any]:
     if not running:
         return found
     cli = ("docker", "exec", running[0], "timeout", str(REDIS_SECONDS), "redis-cli")
-    questions = {"keys": ("EVAL_RO", KEYS, "0"), **{name: ("CONFIG", "GET", name) for name in REDIS_SETTINGS}}
-    for name, argv in questions.items():
-        asked = subprocess.run([*cli, *argv], check=False, capture_output=True, text=True)
+    asked = subprocess.run([*cli, "EVAL_RO", KEYS, "0"], check=False, capture_output=True, text=True)
+    found["answer"] = {"exit": asked.returncode}
+    for line in asked.stdout.splitlines():
+        digest_of, _, expires = line.partition(" ")
+        found[f"key {digest_of}"] = {"expires": int(expires) if expires.lstrip("-").isdigit() else expires}
+    for name in REDIS_SETTINGS:
+        asked = subprocess.run([*cli, "CONFIG", "GET", name], check=False, capture_output=True, text=True)
         # A digest, since one of the settings is the password.
-        said = asked.stdout.strip() if name == "keys" else hashlib.sha256(asked.stdout.encode()).hexdigest()
-        found[name] = {"said": said, "exit": asked.returncode}
+        found[name] = {"said": hashlib.sha256(asked.stdout.encode()).hexdigest(), "exit": asked.returncode}
     return found
 
 
@@ -299,6 +301,12 @@ def take(roots: list[str], ignore: list[str], database: str) -> State:
     }
 
 
+def expired(entry: dict[str, Any]) -> bool:
+    """Tell whether a key of Redis went because its time had come."""
+    expires = entry.get("expires")
+    return isinstance(expires, int) and 0 < expires <= time.time() * 1000
+
+
 def grew(path: str, before: dict[str, Any]) -> bool:
     """Tell whether a file still begins with all that it held."""
     file = Path(path)
@@ -329,6 +337,8 @@ def compare(before: State, after: State, may_grow: list[str], run_records: str) 
             label = f"{kind}: {name}"
             growing = kind == "files" and matches(name, may_grow)
             if name not in new:
+                if kind == "redis" and expired(old[name]):
+                    continue
                 differences.append(f"{label} is gone")
             elif name not in old:
                 record = kind == "files" and is_dry_run_record(Path(name), Path(run_records))

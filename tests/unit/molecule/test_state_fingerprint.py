@@ -35,7 +35,7 @@ STATE: dict[str, dict[str, Any]] = {
     "files": {"/opt/whats_agent/.env": {"mode": "-rw-------", "owner": "0:0", "size": 3, "mtime": 1, "sha256": "a"}},
     "images": {"i1": {"tags": ["whats_agent/postgres:1"]}},
     "networks": {"whats_agent_backend": {"id": "n1"}},
-    "redis": {"keys": {"said": "2 keys abc", "exit": 0}, "maxmemory": {"said": "d1", "exit": 0}},
+    "redis": {"maxmemory": {"said": "d1", "exit": 0}, "key abc": {"expires": -1}},
     "rows": {"public.messages": {"rows": "3 rows abc"}},
     "units": {"docker.service": {"enabled": "enabled"}},
     "volume_files": {
@@ -74,7 +74,7 @@ def test_a_new_thing_is_noticed(kind: str) -> None:
 )
 def test_each_changed_property_is_noticed(kind: str, key: str) -> None:
     after = copy.deepcopy(STATE)
-    next(iter(after[kind].values()))[key] = "something else"
+    next(entry for entry in after[kind].values() if key in entry)[key] = "something else"
     assert len(differences(STATE, after)) == 1
 
 
@@ -159,11 +159,18 @@ def test_volumes_that_running_containers_write_are_told_from_those_at_rest() -> 
     assert fingerprint.written_volumes(containers) == {"busy"}
 
 
-@pytest.mark.parametrize(("name", "said"), [("keys", "3 keys abd"), ("maxmemory", "d2")])
-def test_another_key_or_setting_in_redis_is_noticed(name: str, said: str) -> None:
+@pytest.mark.parametrize(("name", "changes"), [("key abc", {"expires": 5}), ("maxmemory", {"said": "d2"})])
+def test_another_time_to_live_or_setting_in_redis_is_noticed(name: str, changes: dict[str, Any]) -> None:
     after = copy.deepcopy(STATE)
-    after["redis"][name]["said"] = said
+    after["redis"][name].update(changes)
     assert len(differences(STATE, after)) == 1
+
+
+@pytest.mark.parametrize(("expires", "noticed"), [(-1, 1), (1_000, 0), (9_999_999_999_999, 1)])
+def test_a_key_may_go_only_when_its_time_has_come(expires: int, noticed: int) -> None:
+    before, after = copy.deepcopy(STATE), copy.deepcopy(STATE)
+    before["redis"]["key def"] = {"expires": expires}
+    assert len(differences(before, after)) == noticed
 
 
 def test_redis_is_asked_only_while_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
