@@ -197,6 +197,9 @@ class CallbackModule(Default):  # type: ignore[misc]  # ansible-core ships no ty
     def v2_playbook_on_play_start(self, play: Play) -> None:
         """Name the play, and say at the top that nothing will change when that is so."""
         self._play = play
+        # What a play before said of a host says nothing about this one.
+        self._told.clear()
+        self._held.clear()
         if not self._own:
             super().v2_playbook_on_play_start(play)
             return
