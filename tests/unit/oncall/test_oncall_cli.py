@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -402,22 +403,20 @@ def test_texts_exist_in_both_languages() -> None:
         assert set(texts) == {"en", "pt"}, key
 
 
-def test_colours_only_on_a_terminal(engine: Engine, tmp_path: Path) -> None:
-    """The real command, once into a pipe and once on a pseudo-terminal, asks a host that is not there."""
-    inventory = tmp_path / "hosts.ini"
-    inventory.write_text("[agent_hosts]\nbox ansible_host=127.0.0.1 ansible_port=1 ansible_user=nobody\n")
-    command = [str(ROOT / "scripts" / "oncall"), "status", "-i", str(inventory)]
-    environment = {**os.environ, "TERM": "xterm-256color"}
-    piped = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=environment)
-    assert "unreachable" in piped.stdout
-    assert "\x1b[" not in piped.stdout + piped.stderr
+def test_colours_only_on_a_terminal() -> None:
+    """What a table is made of, once into a pipe and once on a pseudo-terminal."""
+    code = "from oncall.render import console, outcome; console.print(outcome('recovered'))"
+    command = [sys.executable, "-c", code]
+    environment = {**os.environ, "TERM": "xterm-256color", "PYTHONPATH": str(ROOT)}
+    environment.pop("NO_COLOR", None)
+    piped = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60, env=environment)
+    assert piped.stdout == "recovered\n"
     ours, theirs = pty.openpty()
-    subprocess.run(command, stdin=theirs, stdout=theirs, stderr=theirs, check=False, timeout=60, env=environment)
+    subprocess.run(command, stdin=theirs, stdout=theirs, stderr=theirs, check=True, timeout=60, env=environment)
     os.close(theirs)
     shown = os.read(ours, 65536).decode()
     os.close(ours)
-    assert "unreachable" in shown
-    assert "\x1b[" in shown
+    assert "\x1b[32mrecovered" in shown
 
 
 def test_portuguese_by_locale(engine: Engine, oncall: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
