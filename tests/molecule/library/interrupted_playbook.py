@@ -61,7 +61,7 @@ output:
   description: What the command had printed when it was killed.
   returned: always
   type: str
-rc:
+ended:
   description: The command's exit code.
   returned: when O(instead) is given
   type: int
@@ -121,7 +121,7 @@ def main() -> None:
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 module.fail_json(msg="it did not end by itself", output=printed())
-            module.exit_json(changed=True, rc=process.returncode, output=printed())
+            module.exit_json(changed=True, ended=process.returncode, output=printed())
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         module.exit_json(changed=True, output=printed())
