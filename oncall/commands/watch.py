@@ -75,8 +75,10 @@ class AnsibleHands:
         """Write a decision into the host's journal; a host that cannot be written to has it in this output only."""
         decision = {"action": "note", "component": fault.component, "why": why, "state_dir": self._state_dir}
         by = {**engine.operator(), "entry_point": "watcher"}
+        asked = {**decision, "by": by}
         try:
-            (answer,) = engine.ask("runbook_control", {**decision, "by": by}, self._inventory, host=fault.host)
+            # Is seen through, and without a say of ours ansible-runner would take the signals that end the watch for itself.
+            (answer,) = engine.ask("runbook_control", asked, self._inventory, host=fault.host, cancelled=lambda: False)
         except EngineError as error:
             answer = HostResult(fault.host, "error", error=str(error))
         if answer.outcome != "ok":

@@ -240,6 +240,30 @@ def test_the_watcher_gives_no_consent_and_says_who_it_is(tmp_path: Path, monkeyp
     assert played["variables"] == {"runbook_entry_point": "watcher", "runbook_state_dir": "/state"}
 
 
+def test_ansible_runner_never_takes_the_signals_that_end_the_watch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[Any] = []
+
+    def ask(module: str, *_arguments: Any, **options: Any) -> list[HostResult]:
+        said.append(options.get("cancelled"))
+        return [HostResult("box", "ok", {})]
+
+    def run_playbook(*_arguments: Any, **options: Any) -> Finished:
+        said.append(options.get("cancelled"))
+        return ended("recovered")
+
+    monkeypatch.setattr("oncall.engine.ask", ask)
+    monkeypatch.setattr("oncall.engine.run_playbook", run_playbook)
+    hands = command.AnsibleHands(tmp_path, None, "/state", as_json=True, check=False, timeout=60)
+    hands.look()
+    hands.run(RUNBOOKS["recover_db"], "box")
+    hands.stop.set()
+    hands.note(Fault("box", "database_down", "P0", "database", "down"), "act: …")
+    assert None not in said
+    assert said[2]() is False, "a note that began is seen through"
+
+
 def test_the_component_of_a_real_runbook_is_read_from_it() -> None:
     found = find_or_none("recover_db.yml")
     assert found is not None
