@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Look at everything the rules speak about."""
 
-import json
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import psycopg
 
 from whats_agent import clock
+from whats_agent.alerts import backups
 from whats_agent.alerts.certificate import shown_by
 from whats_agent.alerts.rules import Facts
 from whats_agent.database.connection import Connection, connect
@@ -49,7 +49,7 @@ def gather(settings: WebSettings, message_log: MessageLog, parts: dict[str, Part
         answers=answers.count,
         answer_error_rate=answers.error_rate,
         refused=snapshot.recent(layout.REFUSED, RECENT_SECONDS).count,
-        backup_age_hours=_backup_age_hours(settings.backup_status()),
+        backups=backups.read(settings.backup_status(), clock.now()),
         certificate_days=_certificate_days(settings.certificate_address),
         graph_version=version,
         graph_version_days=_version_days(worker),
@@ -127,16 +127,6 @@ def _disk_free(directory: Path) -> float | None:
         return free_share(directory)
     except OSError:
         return None
-
-
-def _backup_age_hours(path: Path) -> float | None:
-    """From the file the backup's timer writes; None without one, for example before the first backup."""
-    try:
-        told = json.loads(path.read_text(encoding="utf-8"))["last_proven_at"]
-        at = datetime.fromisoformat(told)
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return (clock.now() - at).total_seconds() / 3600 if at.tzinfo else None
 
 
 def _certificate_days(address: str) -> float | None:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from whats_agent.alerts.backups import Backups
+
 MIN_REQUESTS = 20
 RESPONSE_TARGET_SECONDS = 2.0
 ERROR_TARGET = 0.05
@@ -13,6 +15,7 @@ QUEUE_AGE_SECONDS = 300.0
 LAG_SECONDS = 60.0
 ARCHIVE_SECONDS = 900.0
 BACKUP_HOURS = 26.0
+STATUS_HOURS = 2.0
 DISK_LOW, DISK_CRITICAL = 0.10, 0.03
 CERTIFICATE_DAYS, CERTIFICATE_CRITICAL_DAYS = 14.0, 3.0
 VERSION_DAYS = 60
@@ -49,7 +52,7 @@ class Facts:
     projection_lag_seconds: float | None = None
     archive_age: float | None = None
     archive_failing: str | None = None
-    backup_age_hours: float | None = None
+    backups: Backups = field(default_factory=Backups)
     certificate_days: float | None = None
     graph_version: str | None = None
     graph_version_days: int | None = None
@@ -72,7 +75,7 @@ class Finding:
 
 def findings(facts: Facts) -> list[Finding]:
     """Every alert that holds for these facts, each name once."""
-    return [*_parts(facts), *_service_levels(facts), *_upstream(facts), *_keeping(facts)]
+    return [*_parts(facts), *_service_levels(facts), *_upstream(facts), *_keeping(facts), *_backups(facts)]
 
 
 def _parts(facts: Facts) -> Iterator[Finding]:
@@ -233,24 +236,6 @@ def _keeping(facts: Facts) -> Iterator[Finding]:
             "o disco do log de mensagens está quase cheio",
             {"free": round(facts.disk_free, 4)},
         )
-    if facts.archive_failing or (facts.archive_age or 0) > ARCHIVE_SECONDS:
-        yield Finding(
-            "archive_late",
-            Severity.P1,
-            "recover_db.yml",
-            "WAL is not being archived; a restore would miss the latest changes",
-            "o WAL não está sendo arquivado; um restore perderia as últimas mudanças",
-            {"failed_segment": facts.archive_failing, "seconds_since_last": _whole(facts.archive_age)},
-        )
-    if (facts.backup_age_hours or 0) > BACKUP_HOURS:
-        yield Finding(
-            "backup_late",
-            Severity.P1,
-            "backup.yml",
-            "the last proven backup is older than a day",
-            "o último backup comprovado tem mais de um dia",
-            {"hours": _whole(facts.backup_age_hours)},
-        )
     if facts.certificate_days is not None and facts.certificate_days < CERTIFICATE_DAYS:
         yield Finding(
             "certificate",
@@ -268,6 +253,77 @@ def _keeping(facts: Facts) -> Iterator[Finding]:
             "Meta sent something this version cannot read; it was kept",
             "a Meta enviou algo que esta versão não sabe ler; foi guardado",
             {"last_hour": facts.unreadable_last_hour},
+        )
+
+
+def _backups(facts: Facts) -> Iterator[Finding]:
+    told = facts.backups
+    if facts.archive_failing or max(facts.archive_age or 0, told.lag or 0) > ARCHIVE_SECONDS:
+        yield Finding(
+            "archive_late",
+            Severity.P1,
+            "recover_db.yml",
+            "WAL is not being archived; a restore would miss the latest changes",
+            "o WAL não está sendo arquivado; um restore perderia as últimas mudanças",
+            {
+                "failed_segment": facts.archive_failing,
+                "seconds_since_last": _whole(facts.archive_age),
+                "seconds_waiting": _whole(told.lag),
+            },
+        )
+    if (told.proven_age or 0) > BACKUP_HOURS:
+        yield Finding(
+            "backup_late",
+            Severity.P1,
+            "backup.yml",
+            "the last proven backup is older than a day",
+            "o último backup comprovado tem mais de um dia",
+            {"hours": _whole(told.proven_age)},
+        )
+    if (told.archive_age or 0) > BACKUP_HOURS:
+        yield Finding(
+            "stack_archive_late",
+            Severity.P1,
+            "backup.yml",
+            "the last proven archive of settings, certificates and message log is older than a day",
+            "o último arquivo comprovado de configuração, certificados e log de mensagens tem mais de um dia",
+            {"hours": _whole(told.archive_age)},
+        )
+    if (told.told_age or 0) > STATUS_HOURS:
+        yield Finding(
+            "backup_status_late",
+            Severity.P2,
+            "backup.yml",
+            "nobody has looked at the backups for hours: their timers do not run",
+            "há horas ninguém olha os backups: os timers não rodam",
+            {"hours": _whole(told.told_age)},
+        )
+    if told.problems:
+        yield Finding(
+            "backup_repository",
+            Severity.P1,
+            "backup.yml",
+            "a backup repository cannot be used: a restore could not rely on it",
+            "um repositório de backup não pode ser usado: um restore não poderia contar com ele",
+            {"problems": list(told.problems)},
+        )
+    if told.failed:
+        yield Finding(
+            "backup_failed",
+            Severity.P1,
+            "backup.yml",
+            "the last backup, proof or archive by a timer failed",
+            "o último backup, prova ou arquivo feito por um timer falhou",
+            {"failed": list(told.failed)},
+        )
+    if told.jumps:
+        yield Finding(
+            "backup_size",
+            Severity.P2,
+            "backup.yml",
+            "a backup differs strongly in size from the one of its type before it",
+            "um backup difere muito em tamanho do anterior do mesmo tipo",
+            {"backups": list(told.jumps)},
         )
 
 

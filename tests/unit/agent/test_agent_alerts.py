@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from whats_agent.alerts import keeper
+from whats_agent.alerts import backups, keeper
+from whats_agent.alerts.backups import Backups
 from whats_agent.alerts.certificate import not_after
 from whats_agent.alerts.keeper import Keeper, next_round
 from whats_agent.alerts.rules import Facts, Finding, Severity, findings
@@ -28,7 +29,7 @@ WELL = Facts(
     answer_error_rate=0.01,
     queue_age=3.0,
     projection_lag_seconds=0.0,
-    backup_age_hours=2.0,
+    backups=Backups(proven_age=2.0, archive_age=5.0, told_age=0.1, lag=0.0),
     certificate_days=60.0,
     graph_version="v25.0",
     graph_version_days=400,
@@ -73,7 +74,13 @@ PLAYBOOKS = {
         ({"disk_free": 0.02}, "disk_low", "P0"),
         ({"archive_failing": "000000010000000000000007"}, "archive_late", "P1"),
         ({"archive_age": 901.0}, "archive_late", "P1"),
-        ({"backup_age_hours": 27.0}, "backup_late", "P1"),
+        ({"backups": Backups(lag=901.0)}, "archive_late", "P1"),
+        ({"backups": Backups(proven_age=27.0)}, "backup_late", "P1"),
+        ({"backups": Backups(archive_age=27.0)}, "stack_archive_late", "P1"),
+        ({"backups": Backups(told_age=2.5)}, "backup_status_late", "P2"),
+        ({"backups": Backups(problems=("repository 2: it cannot be read",))}, "backup_repository", "P1"),
+        ({"backups": Backups(failed=("incr: the disk is full",))}, "backup_failed", "P1"),
+        ({"backups": Backups(jumps=("20261124F (full, repository 1): 31 to 90 MB",))}, "backup_size", "P2"),
         ({"certificate_days": 13.0}, "certificate", "P1"),
         ({"certificate_days": -1.0}, "certificate", "P0"),
         ({"unreadable_last_hour": 1}, "unreadable_items", "P2"),
@@ -193,3 +200,32 @@ def test_without_any_file_the_process_remembers_by_itself(tmp_path: Path, caplog
         watching.evaluate()
     assert caplog.text.count("event=alert_raised alert=redis_down") == 1
     assert "event=alerts_not_stored" in caplog.text
+
+
+def test_what_the_timers_tell_of_the_backups_is_read(tmp_path: Path) -> None:
+    status = tmp_path / "backup.json"
+    status.write_text(
+        """{"at": "2026-11-24T17:00:00.123Z", "backup": "20261124-132821F", "last_proven_at": "2026-11-24T13:00:00.123Z",
+        "last_backup_at": "2026-11-24T16:47:00Z", "last_archive_at": "2026-11-24T07:00:00.123Z", "archive_lag_s": 12.5,
+        "repository_problems": {"2": "the repository cannot be read: timeout"}, "archive_problems": {"second": "no route"},
+        "failed": {"incr": {"at": "2026-11-24T16:47:00Z", "reason": "the incr backup failed"}}, "size_jumps": [{"repo": 1,
+        "backup": "20261124-132821F", "type": "full", "what": "database", "bytes": 94371840, "before": 31457280}]}"""
+    )
+    found = backups.read(status, datetime(2026, 11, 24, 18, 0, 0, 123000, UTC))
+    assert found == Backups(
+        proven_age=5.0,
+        archive_age=11.0,
+        told_age=1.0,
+        lag=12.5,
+        problems=("repository 2: the repository cannot be read: timeout", "second archive: no route"),
+        failed=("incr: the incr backup failed",),
+        jumps=("20261124-132821F (full, repository 1): 30 to 90 MB",),
+    )
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", '{"at": 5, "failed": [], "size_jumps": [1], "archive_lag_s": "x"}'])
+def test_a_status_that_nobody_can_read_tells_nothing(tmp_path: Path, text: str) -> None:
+    status = tmp_path / "backup.json"
+    status.write_text(text)
+    assert backups.read(status, datetime.now(UTC)) == Backups()
+    assert backups.read(tmp_path / "absent.json", datetime.now(UTC)) == Backups()
