@@ -119,7 +119,8 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.whats_agent import env_file, postgres_backup, postgres_escrow, postgres_proof
+from ansible.module_utils.whats_agent import backup_status, env_file, postgres_backup, postgres_escrow, postgres_proof
+from ansible.module_utils.whats_agent.archive_place import ArchivePlace
 from ansible.module_utils.whats_agent.compose import ComposeProject
 from ansible.module_utils.whats_agent.docker_host import DockerHost
 from ansible.module_utils.whats_agent.errors import WhatsAgentError
@@ -245,6 +246,9 @@ def main() -> None:
             )
         with heartbeat(module.params["run_id"], place.state_dir) as heart:
             result = act(module, backrest, heart)
+        kinds = {"taken": module.params["type"], "proven": "prove"}
+        archive = ArchivePlace(place.stack_dir, place.state_dir, place.project)
+        backup_status.write(backrest, archive, done=kinds.get(module.params["state"]))
         result["repository"] = postgres_backup.standing(backrest.info())
     except WhatsAgentError as error:
         module.fail_json(msg=error.message, **error.details)

@@ -1,9 +1,15 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a server's timer runs: `python3 -m whats_agent_ops.backup_timer full|diff|incr|prove`.
+"""What a server's timer runs: `python3 -m whats_agent_ops.backup_timer full|diff|incr|prove|archive|status`.
 
+<<<<<<< HEAD
 It takes the same lock and writes the same journal as a playbook, and waits for a run that holds the host. Exit codes: 0 done,
 1 failed (the last line of stderr says why), 75 the host stayed locked. While the component `backup` is muted it does nothing,
 says so, records it and exits 0.
+=======
+It takes the same lock and writes the same journal as a playbook, and waits for a run that holds the host; `status` only looks
+and takes none. Each tells the agent's alerts how the backups stand. Exit codes: 0 done, 1 failed (the last line of stderr says
+why), 75 the host stayed locked.
+>>>>>>> f85c5a2 (wip)
 """
 
 from __future__ import annotations
@@ -14,7 +20,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from . import env_file, postgres_backup, postgres_proof
+from . import archive_prune, backup_status, env_file, postgres_backup, postgres_proof, stack_archive
+from .archive_place import DEFAULT_REPOSITORY, ArchivePlace
 from .clock import SYSTEM_CLOCK
 from .compose import ComposeProject
 from .control import read_mute
@@ -32,7 +39,8 @@ if TYPE_CHECKING:
     from .lock import Heart, Idle
     from .pgbackrest import BackupType
 
-EXIT_LOCKED = 75
+EXIT_DONE, EXIT_FAILED, EXIT_LOCKED = 0, 1, 75
+ENGINE_TIMEOUT_S = 3600  # a backup may be silent for long
 WAIT_S = 900.0
 RETRY_S = 10.0
 
@@ -40,21 +48,31 @@ RETRY_S = 10.0
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="whats_agent_ops.backup_timer", description=__doc__)
-    parser.add_argument("kind", choices=["full", "diff", "incr", "prove"])
+    parser.add_argument("kind", choices=["full", "diff", "incr", "prove", "archive", "status"])
     parser.add_argument("--stack-dir", type=Path, default=Path("/opt/whats_agent"))
     parser.add_argument("--state-dir", type=Path, default=Path("/var/lib/whats_agent"))
     parser.add_argument("--keep-full", type=int, default=postgres_backup.DEFAULT_KEEP_FULL)
+    parser.add_argument("--archive", default=DEFAULT_REPOSITORY, help="where this host's archive of the rest lies")
     return parser.parse_args(argv)
 
 
-def work(backrest: Backrest, kind: str, keep_full: int, journal: Journal, heart: Heart | Idle) -> dict[str, Any]:
+def work(backrest: Backrest, arguments: argparse.Namespace, journal: Journal, heart: Heart | Idle) -> dict[str, Any]:
     """Do what the timer is for; return what the journal's last line is to hold."""
+    kind = arguments.kind
 
     def progress(step: str) -> Progress:
         return Progress(journal, step)
 
+    if kind == "archive":
+        place = archive_place(arguments)
+        reporter = Progress(journal, "archive", unit="parts")
+        done = stack_archive.archive(place, backrest.docker, heart=heart, progress=reporter)
+        pruned = archive_prune.prune(place, backrest, done.log.last_id)
+        return {"snapshot": done.snapshot, "steps": done.steps + pruned}
     if kind != "prove":
-        outcome = postgres_backup.take(backrest, cast("BackupType", kind), keep_full=keep_full, progress=progress)
+        outcome = postgres_backup.take(
+            backrest, cast("BackupType", kind), keep_full=arguments.keep_full, progress=progress
+        )
         return {**outcome.as_dict(), "warnings": outcome.warnings}
     usable = [b for b in candidates(backrest.info()) if not b.proven]
     if not usable:
@@ -64,6 +82,11 @@ def work(backrest: Backrest, kind: str, keep_full: int, journal: Journal, heart:
     if not proof.ok:
         raise WhatsAgentError(f"backup {proof.backup} failed its proof", **proof.as_dict())
     return {"proof": proof.as_dict()}
+
+
+def archive_place(arguments: argparse.Namespace) -> ArchivePlace:
+    """Return where the archive of all that is not the database lies."""
+    return ArchivePlace(arguments.stack_dir, arguments.state_dir, repository=arguments.archive)
 
 
 def acquire(lock: HostLock, run_id: str, kind: str) -> None:
@@ -84,6 +107,10 @@ def acquire(lock: HostLock, run_id: str, kind: str) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the timer's work under the host's lock."""
     arguments = parse_arguments(sys.argv[1:] if argv is None else argv)
+    place = DatabasePlace(arguments.stack_dir, arguments.state_dir)
+    backrest = Backrest(place, DockerHost(timeout=ENGINE_TIMEOUT_S), ComposeProject(place.stack_dir, place.project))
+    if arguments.kind == "status":
+        return tell(backrest, arguments)
     run_id = new_run_id()
     lock = HostLock(arguments.state_dir)
     mute = read_mute(arguments.state_dir, "backup")
@@ -102,19 +129,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     journal = Journal(arguments.state_dir, run_id)
     try:
         journal.write("open", component="backup", runbook="backup_timer", kind=arguments.kind, entry_point="timer")
-        place = DatabasePlace(arguments.stack_dir, arguments.state_dir)
-        backrest = Backrest(place, DockerHost(timeout=3600), ComposeProject(place.stack_dir, place.project))
         with heartbeat(run_id, arguments.state_dir) as heart:
-            done = work(backrest, arguments.kind, arguments.keep_full, journal, heart)
+            done = work(backrest, arguments, journal, heart)
     except WhatsAgentError as error:
         journal.write("close", outcome="acted_not_recovered", message=error.message, **error.details)
         print(error.message, file=sys.stderr)
-        return 1
+        tell(backrest, arguments, failed=(arguments.kind, error.message))
+        return EXIT_FAILED
     else:
         journal.write("close", outcome="recovered", **done)
-        return 0
+        return tell(backrest, arguments, done=arguments.kind)
     finally:
         lock.release(run_id)
+
+
+def tell(
+    backrest: Backrest, arguments: argparse.Namespace, *, done: str | None = None, failed: tuple[str, str] | None = None
+) -> int:
+    """Tell the agent's alerts how the backups stand; return the exit code."""
+    try:
+        backup_status.write(backrest, archive_place(arguments), done=done, failed=failed)
+    except WhatsAgentError as error:
+        print(error.message, file=sys.stderr)
+        return EXIT_FAILED
+    return EXIT_DONE
 
 
 if __name__ == "__main__":

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from .errors import WhatsAgentError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 STANZA = "main"
+PROJECTED = "projected"  # annotation: the message log id up to which the backup surely holds everything
 PROVEN = "proven"  # annotation: when a backup was restored in scratch and found right
 DISPROVEN = "disproven"  # annotation: when that was tried and failed
 BackupType = Literal["full", "diff", "incr"]
@@ -125,6 +126,7 @@ class Repository:
     wal_min: str
     wal_max: str
     keys: dict[int, int] = field(default_factory=dict)
+    messages: dict[int, str] = field(default_factory=dict)
     running: RunningBackup | None = None
 
     @property
@@ -148,10 +150,20 @@ class Repository:
             return None
         return next((pt for en, pt in _PROBLEMS_PT.items() if english.startswith(en)), english)
 
+    def of(self, number: int) -> tuple[Backup, ...]:
+        """Return one repository's backups, oldest first."""
+        return tuple(backup for backup in self.backups if backup.repo == number)
+
     @property
     def off_host(self) -> bool:
         """Whether a second repository is configured: without one, losing the server is losing the backups."""
         return len(self.keys) > 1
+
+
+def repository_problem(repository: Repository, number: int) -> str | None:
+    """Say in a line what is wrong with one of the repositories, or None."""
+    code = repository.keys[number]
+    return Repository(code, repository.messages.get(number, ""), "", repository.of(number), "", "").problem
 
 
 def _printable(text: str) -> str:
@@ -185,6 +197,7 @@ def parse_info(output: str, stanza: str = STANZA) -> Repository:
         wal_min=min((a["min"] for a in archives if a.get("min")), default=""),
         wal_max=max((a["max"] for a in archives if a.get("max")), default=""),
         keys=keys,
+        messages={int(r["key"]): _printable(r["status"].get("message", "")) for r in repos},
         running=_parse_running((found["status"].get("lock") or {}).get("backup") or {}),
     )
 
@@ -302,9 +315,10 @@ def check_argv(timeout_s: int = 60) -> list[str]:
     return _argv("check", f"--archive-timeout={timeout_s}")
 
 
-def backup_argv(kind: BackupType, repo: int) -> list[str]:
+def backup_argv(kind: BackupType, repo: int, annotations: Mapping[str, str]) -> list[str]:
     """Return the command that takes a backup into a repository, telling each file with its share on standard output."""
-    return _argv("backup", f"--repo={repo}", f"--type={kind}", "--log-level-console=detail", "--no-expire-auto")
+    notes = [f"--annotation={key}={value}" for key, value in sorted(annotations.items())]
+    return _argv("backup", f"--repo={repo}", f"--type={kind}", "--log-level-console=detail", "--no-expire-auto", *notes)
 
 
 def expire_argv(repo: int) -> list[str]:

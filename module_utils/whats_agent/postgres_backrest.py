@@ -8,10 +8,10 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import pgbackrest
+from . import env_file, pgbackrest
 from .docker_host import DockerHost, ExecResult
 from .errors import WhatsAgentError
-from .postgres_host import DATA_DIR, DatabasePlace, one_shot_options, repository_mounts
+from .postgres_host import DATA_DIR, DatabasePlace, database, one_shot_options, repository_mounts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -186,7 +186,7 @@ class Backrest:
         """Take a backup into a repository and return it. One of damaged pages is an error, although pgBackRest ends well."""
         container = self.docker.require_running(self.place.project, self.place.service)
         before = {(b.repo, b.label) for b in self.info().backups}
-        argv = pgbackrest.backup_argv(kind, repo)
+        argv = pgbackrest.backup_argv(kind, repo, self._projected())
         lines: list[str] = []
 
         def on_line(line: str) -> None:
@@ -210,6 +210,19 @@ class Backrest:
                 backup=new[-1].label,
             )
         return new[-1]
+
+    def _projected(self) -> dict[str, str]:
+        """Return, as an annotation, up to which record of the message log PostgreSQL holds everything now.
+
+        The message log may be pruned up to there once the backup that begins now is proven. Before the first migration
+        there is nothing to tell.
+        """
+        name = env_file.read_env(self.place.env_path)["DB_NAME"]
+        with database(self.place, name) as admin:
+            if admin.execute("select to_regclass('public.projection')").fetchone()[0] is None:
+                return {}
+            row = admin.execute("select position from public.projection").fetchone()
+        return {pgbackrest.PROJECTED: str(row[0])} if row else {}
 
     def restore(
         self,

@@ -40,7 +40,7 @@ options:
   timeout:
     description: Seconds to wait for the moment, and for the end after O(instead).
     type: int
-    default: 180
+    default: 300
 attributes:
   check_mode:
     description: Not supported; it is only used by tests.
@@ -88,7 +88,7 @@ def main() -> None:
             "pattern": {"type": "str", "required": True},
             "instead": {"type": "list", "elements": "str", "default": []},
             "chdir": {"type": "path", "required": True},
-            "timeout": {"type": "int", "default": 180},
+            "timeout": {"type": "int", "default": 300},
         },
         supports_check_mode=False,
     )
