@@ -180,7 +180,10 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--keep", action="store_true", help="leave the server, and use one that was left")
     parser.add_argument("--only", action="append", choices=[case.name for case in CASES], help="measure only this case")
     parser.add_argument("--write-docs", action="store_true", help="write docs/recovery_times.md and its plot anew")
-    return parser.parse_args()
+    given = parser.parse_args()
+    if given.write_docs and (given.quick or given.only):
+        parser.error("--write-docs writes down a whole run: not with --quick or --only")
+    return given
 
 
 def run(options: argparse.Namespace) -> int:
