@@ -228,6 +228,8 @@ def throwaway(name: str, *, keep: bool) -> Iterator[Server]:
                 f"another benchmark uses {name}: wait for it, or choose another name with WHATS_AGENT_TEST_SERVER"
             ) from None
         server = Server(name, work)
+        # Both, also where whoever started it had them ignored, as a shell does for what it puts into the background.
+        signal.signal(signal.SIGINT, _interrupt)
         signal.signal(signal.SIGTERM, _interrupt)
         try:
             if server.exists() and not keep:
