@@ -225,7 +225,7 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted; what was made is removed", file=sys.stderr)
+        print("interrupted", file=sys.stderr)
         return 130
 
 

@@ -73,6 +73,27 @@ def changes(output: str) -> int:
     return int(found[1]) if found else 0
 
 
+def _run_group(argv: list[str], environment: dict[str, str]) -> tuple[int, str]:
+    """Run a command of the project to its end; when that is not waited for, nothing of it is left at work."""
+    process = subprocess.Popen(
+        argv,
+        cwd=ROOT,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        output, _ = process.communicate(timeout=COMMAND_LIMIT_S)
+    except BaseException:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        raise
+    return process.returncode, output
+
+
 class Server:
     """One server by name; `work` keeps its keys and logs."""
 
@@ -95,27 +116,17 @@ class Server:
         """Run an ansible command of the project against this server; its output goes into the benchmark's log."""
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
         began = time.monotonic()
-        done = subprocess.run(
-            [*argv, "-e", f"server_work_dir={self.work}"],
-            cwd=ROOT,
-            env=self._environment,
-            check=False,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            text=True,
-            timeout=COMMAND_LIMIT_S,
-        )
-        ran = Ran(began, time.monotonic(), changes(done.stdout), done.returncode == 0, done.stdout)
+        code, output = _run_group([*argv, "-e", f"server_work_dir={self.work}"], self._environment)
+        ran = Ran(began, time.monotonic(), changes(output), code == 0, output)
         with (self.work / "ansible.log").open("a", encoding="utf-8") as log:
             now = resource.getrusage(resource.RUSAGE_CHILDREN)
             cpu = now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime
             log.write(
-                f"$ {' '.join(argv)}  # {ran.seconds:.1f} s, {cpu:.1f} s of CPU here, exit code {done.returncode}\n{done.stdout}\n"
+                f"$ {' '.join(argv)}  # {ran.seconds:.1f} s, {cpu:.1f} s of CPU here, exit code {code}\n{output}\n"
             )
         if check and not ran.ok:
-            tail = "\n".join(done.stdout.splitlines()[-PROBLEM_LINES:])
-            raise BenchmarkError(f"{' '.join(argv)} failed with exit code {done.returncode}:\n{tail}")
+            tail = "\n".join(output.splitlines()[-PROBLEM_LINES:])
+            raise BenchmarkError(f"{' '.join(argv)} failed with exit code {code}:\n{tail}")
         return ran
 
     def playbook(self, path: str | Path, *arguments: str, check: bool = True) -> Ran:
