@@ -1,15 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What a server's timer runs: `python3 -m whats_agent_ops.backup_timer full|diff|incr|prove|archive|status`.
 
-<<<<<<< HEAD
-It takes the same lock and writes the same journal as a playbook, and waits for a run that holds the host. Exit codes: 0 done,
-1 failed (the last line of stderr says why), 75 the host stayed locked. While the component `backup` is muted it does nothing,
-says so, records it and exits 0.
-=======
 It takes the same lock and writes the same journal as a playbook, and waits for a run that holds the host; `status` only looks
 and takes none. Each tells the agent's alerts how the backups stand. Exit codes: 0 done, 1 failed (the last line of stderr says
-why), 75 the host stayed locked.
->>>>>>> f85c5a2 (wip)
+why), 75 the host stayed locked. While the component `backup` is muted it does nothing, says so, records it and exits 0.
 """
 
 from __future__ import annotations
