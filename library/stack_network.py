@@ -12,8 +12,8 @@ short_description: Make way for the stack's network of fixed addresses
 version_added: "0.1.0"
 description:
   - Refuses a subnet that the server already reaches by another way.
-  - Removes the network when it is there with another subnet, so that compose makes it anew. Containers on it are detached first;
-    compose brings its own back.
+  - Removes the network when it is there with another subnet, so that compose makes it anew. Containers of O(projects) on it are
+    stopped in order and removed, since compose does not notice that a container it made has lost a network; others are detached.
 author: "The whats-agent-runbooks authors (@whats-agent-runbooks)"
 options:
   name:
@@ -28,10 +28,11 @@ options:
     description: The part of it from which containers without a fixed address get theirs.
     type: str
     required: true
-  project:
-    description: The compose project whose containers come back by themselves.
-    type: str
-    default: whats_agent
+  projects:
+    description: The compose projects whose containers are made anew by what follows.
+    type: list
+    elements: str
+    default: [whats_agent, whats_agent_doubles]
 attributes:
   check_mode:
     description: In check mode the decision is made and nothing is removed.
@@ -55,7 +56,7 @@ outdated:
   returned: always
   type: bool
 detached:
-  description: The containers that are, or would be, detached.
+  description: The containers that are, or would be, removed or detached.
   returned: always
   type: list
   elements: str
@@ -71,6 +72,7 @@ from ansible.module_utils.whats_agent.errors import WhatsAgentError
 from ansible.module_utils.whats_agent.stack_network import must_go, parse_network, parse_routes
 
 ROUTES = Path("/proc/net/route")
+STOP_SECONDS = 40  # as long as compose gives the slowest of them
 
 
 def main() -> None:
@@ -80,28 +82,33 @@ def main() -> None:
             "name": {"type": "str", "required": True},
             "subnet": {"type": "str", "required": True},
             "ip_range": {"type": "str", "required": True},
-            "project": {"type": "str", "default": "whats_agent"},
+            "projects": {"type": "list", "elements": "str", "default": ["whats_agent", "whats_agent_doubles"]},
         },
         supports_check_mode=True,
     )
     name = module.params["name"]
     try:
         wanted, ip_range = (ipaddress.IPv4Network(module.params[option]) for option in ("subnet", "ip_range"))
-        host = DockerHost()
+        host = DockerHost(timeout=STOP_SECONDS + 20)
         attributes = host.network(name)
         present = parse_network(attributes) if attributes is not None else None
         remove = must_go(wanted, ip_range, present, parse_routes(ROUTES.read_text(encoding="ascii")))
         attached = list(present.attached) if present and remove else []
-        ours = {container.name for container in host.containers(module.params["project"])} if attached else set()
+        projects = module.params["projects"] if attached else []
+        ours = {container.name for project in projects for container in host.containers(project)}
+        foreign = [container for container in attached if container not in ours]
         if remove and not module.check_mode:
-            host.remove_network(name, attached)
+            for container in attached:
+                if container in ours:
+                    host.stop_container(container, STOP_SECONDS)
+                    host.remove_container(container)
+            host.remove_network(name, foreign)
     except WhatsAgentError as error:
         module.fail_json(msg=error.message, **error.details)
     except (OSError, ValueError) as error:
         module.fail_json(msg=f"cannot tell whether {module.params['subnet']} is free: {error}")
-    foreign = [container for container in attached if container not in ours]
     if foreign:
-        module.warn(f"not of {module.params['project']}, to be connected to {name} again: {', '.join(foreign)}")
+        module.warn(f"not ours, to be connected to {name} again: {', '.join(foreign)}")
     module.exit_json(
         changed=remove,
         outdated=remove,

@@ -362,6 +362,11 @@ class DockerHost:
             self._clock.sleep(pause)
             pause = min(pause * 1.5, 0.5)
 
+    def stop_container(self, container: str, seconds: int) -> None:
+        """End a container in order; killed when it takes longer."""
+        with _explained(f"cannot stop the container {container}"):
+            self.client.api.stop(container, timeout=seconds)
+
     def remove_container(self, container: str) -> bool:
         """Stop and remove a container with its anonymous volumes; return whether it was there."""
         try:
