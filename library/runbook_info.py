@@ -71,7 +71,7 @@ now:
   description: The host's own time, to which the times in the parts belong.
   returned: success
   type: str
-  sample: 2026-01-31T12:00:00.123Z
+  sample: "2026-01-31T12:00:00.123Z"
 events:
   description: The run's events, in order.
   returned: when O(run_id) is given
