@@ -14,6 +14,9 @@ SEVERITIES = ("P0", "P1")
 # Without an answer of the agent there is no alert to name a runbook; the first of these that exists is for it.
 FOR_SILENCE = ("recover_system", "recover_app")
 
+# What an alert's runbook must be told so that it mends just that: a backup that nobody proved leaves the last proven one as old.
+VARIABLES: Mapping[str, Mapping[str, Any]] = {"backup_late": {"prove": True}}
+
 FindRunbook = Callable[[str], Runbook | None]
 
 
@@ -33,6 +36,11 @@ class Fault:
     def key(self) -> tuple[str, str]:
         """What is mended at once: one component of one host."""
         return self.host, self.component
+
+    @property
+    def variables(self) -> Mapping[str, Any]:
+        """What its runbook is told beside who runs it; never a consent."""
+        return VARIABLES.get(self.name, {})
 
 
 def faults_of(answer: HostResult, find: FindRunbook, language: str) -> list[Fault]:

@@ -102,8 +102,8 @@ class Hands(Protocol):
     def look(self) -> list[HostResult]:
         """Ask every host for lock, breakers, mutes, health and alerts."""
 
-    def run(self, runbook: Runbook, host: str) -> Finished:
-        """Run a runbook on a host, as the watcher, without any consent."""
+    def run(self, runbook: Runbook, fault: Fault) -> Finished:
+        """Run a runbook on the fault's host, as the watcher, without any consent."""
 
     def note(self, fault: Fault, why: str) -> None:
         """Write a line into the host's journal of decisions."""
@@ -153,7 +153,7 @@ class Watcher:
         if decision.kind != "act" or fault.runbook is None:
             return
         course.attempts += 1
-        finished = self.hands.run(fault.runbook, fault.host)
+        finished = self.hands.run(fault.runbook, fault)
         course.free_at = self.clock() + self.policy.wait_after(course.attempts)
         kind, why = verdict(finished, language())
         if kind in (*MENDED, "already_healthy") and course.attempts >= self.policy.doubt:

@@ -55,14 +55,14 @@ class AnsibleHands:
                 self.line("blind", say("watch_blind", why=error))
             return []
 
-    def run(self, runbook: Runbook, host: str) -> Finished:
-        """Run a runbook. No variable of it can be a consent: none is given but who runs it."""
+    def run(self, runbook: Runbook, fault: Fault) -> Finished:
+        """Run a runbook. No variable of it can be a consent: none is given but who runs it and what the alert calls for."""
         finished = engine.run_playbook(
             runbook.path,
             self._inventory,
-            host=host,
+            host=fault.host,
             check=self._check,
-            variables={"runbook_entry_point": "watcher", "runbook_state_dir": self._state_dir},
+            variables={**fault.variables, "runbook_entry_point": "watcher", "runbook_state_dir": self._state_dir},
             timeout=self._timeout,
             show=None if self._as_json else click.echo,
             colour=not self._as_json and sys.stdout.isatty(),

@@ -56,8 +56,8 @@ class Hands:
     def look(self) -> list[HostResult]:
         return self.answers
 
-    def run(self, runbook: Runbook, host: str) -> Finished:
-        self.ran.append((runbook.name, host))
+    def run(self, runbook: Runbook, fault: Fault) -> Finished:
+        self.ran.append((runbook.name, fault.host))
         return self.finished
 
     def note(self, fault: Fault, why: str) -> None:
@@ -236,8 +236,28 @@ def test_the_watcher_gives_no_consent_and_says_who_it_is(tmp_path: Path, monkeyp
 
     monkeypatch.setattr("oncall.engine.run_playbook", run_playbook)
     hands = command.AnsibleHands(tmp_path, None, "/state", as_json=True, check=False, timeout=60)
-    hands.run(RUNBOOKS["recover_db"], "box")
+    hands.run(RUNBOOKS["recover_db"], Fault("box", "database_down", "P0", "database", "down"))
     assert played["variables"] == {"runbook_entry_point": "watcher", "runbook_state_dir": "/state"}
+    assert played["host"] == "box"
+
+
+def test_a_late_backup_is_taken_and_proven_since_only_that_clears_its_alert(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    played: list[dict[str, Any]] = []
+
+    def run_playbook(*_arguments: Any, **options: Any) -> Finished:
+        played.append(options["variables"])
+        return ended("recovered")
+
+    monkeypatch.setattr("oncall.engine.run_playbook", run_playbook)
+    hands = command.AnsibleHands(tmp_path, None, "/state", as_json=True, check=False, timeout=60)
+    watcher = Watcher(hands, find, Policy(looks=1), lambda: 0.0)
+    for name in ("backup_late", "backup_failed"):
+        found = answer(alert(name, "P1", "backup.yml"), host=name)
+        monkeypatch.setattr("oncall.engine.ask", lambda *_a, found=found, **_o: [found])
+        watcher.look()
+    assert [variables.get("prove") for variables in played] == [True, None]
 
 
 def test_ansible_runner_never_takes_the_signals_that_end_the_watch(
@@ -257,7 +277,7 @@ def test_ansible_runner_never_takes_the_signals_that_end_the_watch(
     monkeypatch.setattr("oncall.engine.run_playbook", run_playbook)
     hands = command.AnsibleHands(tmp_path, None, "/state", as_json=True, check=False, timeout=60)
     hands.look()
-    hands.run(RUNBOOKS["recover_db"], "box")
+    hands.run(RUNBOOKS["recover_db"], Fault("box", "database_down", "P0", "database", "down"))
     hands.stop.set()
     hands.note(Fault("box", "database_down", "P0", "database", "down"), "act: …")
     assert None not in said
