@@ -78,6 +78,7 @@ class Watched:
         )
         self.app = stack.agent_service("app_watched", "serve", SETTINGS, disk)
         self.worker = stack.agent_service("worker_watched", "worker", SETTINGS, disk)
+        self._told_before = 0
         self._services: list[Service] = [self.postgres, self.tls, self.app, self.worker]
 
     def start(self) -> None:
@@ -93,6 +94,7 @@ class Watched:
         eventually(self._accepts, "the watched app", LIMIT_S)
         # The first rounds may still see the worker on its way up.
         eventually(lambda: self.alerts() == {} and self._seen_by_the_worker(), "all to be well", LIMIT_S)
+        self._told_before = len(self._history_lines())
 
     def _database_answers(self) -> bool:
         return self.postgres.container.exec_run(["pg_isready", "--quiet"]).exit_code == 0
@@ -118,10 +120,16 @@ class Watched:
         return {alert["name"]: alert for alert in shown["alerts"]}
 
     def history(self, event: str) -> list[str]:
-        """The names of the alerts that the history tells this of."""
-        lines = self.app.run(["cat", f"{LOGS}/alerts/alerts.log"]).splitlines()
+        """The names of the alerts that the history tells this of since all was well."""
+        lines = self._history_lines()[self._told_before :]
         told = [dict(part.split("=", 1) for part in line.split() if "=" in part) for line in lines]
         return [line["alert"] for line in told if line.get("event") == event]
+
+    def _history_lines(self) -> list[str]:
+        # Touched first: until the first alert there is no such file.
+        return self.app.run(
+            ["sh", "-c", f"touch {LOGS}/alerts/alerts.log && cat {LOGS}/alerts/alerts.log"]
+        ).splitlines()
 
     # What is done to it.
 
