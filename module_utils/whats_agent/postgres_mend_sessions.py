@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .postgres_backrest import Backrest
 
 RECEIVER_DEADLINE_S = 20.0
+RECEIVER_DEATHS = 3  # after so many it is not waited for any longer
 KEEP_FREE = 0.2  # share of the connections that are to be free afterwards
 TOO_MANY_CONNECTIONS = "53300"
 
@@ -100,6 +101,7 @@ def mend_receiver(backrest: Backrest, order: Order) -> list[str]:
     failure = ""
     try:
         backrest.compose.start(postgres_receiver.SERVICE)
+        _restart_if_dying(backrest)
     except WhatsAgentError as error:
         failure = error.message
     with database(backrest.place, "postgres") as admin:
@@ -107,7 +109,7 @@ def mend_receiver(backrest: Backrest, order: Order) -> list[str]:
             "select exists (select from pg_file_settings where name = 'synchronous_standby_names' and setting = '' "
             "and sourcefile like '%/postgresql.auto.conf')"
         ).fetchone()
-        back = not failure and _receiver_is_back(admin)
+        back = not failure and _receiver_is_back(backrest, admin)
         if bypassed and not back:
             raise WhatsAgentError(f"the WAL receiver does not come back: {failure or 'it does not connect'}")
         if bypassed:
@@ -116,14 +118,25 @@ def mend_receiver(backrest: Backrest, order: Order) -> list[str]:
         elif not back:
             # No time-out frees a commit that waits: only the setting does.
             admin.execute("alter system set synchronous_standby_names = ''")
-            done = ["let commits go on without the WAL receiver, which does not come back"]
+            done = ["let commits go on without the WAL receiver, which does not come back, and stopped it"]
         admin.execute("select pg_reload_conf()")
+    if not back:
+        # Else the engine starts it in vain for ever; the next run, which finds commits going on without it, does.
+        backrest.compose.stop(postgres_receiver.SERVICE, timeout_s=10)
     return done
 
 
-def _receiver_is_back(admin: Any) -> bool:
-    """Wait until the receiver streams; tell whether it does."""
+def _restart_if_dying(backrest: Backrest) -> None:
+    """Start a receiver anew that has died by itself: the engine waits up to a minute between its own attempts."""
+    container = backrest.docker.container(backrest.place.project, postgres_receiver.SERVICE)
+    if container is not None and container.restart_count > 0:
+        backrest.docker.restart(container.id, grace=10)
+
+
+def _receiver_is_back(backrest: Backrest, admin: Any) -> bool:
+    """Wait until the receiver streams; tell whether it does. One that dies again and again is not waited for."""
     deadline = SYSTEM_CLOCK.boottime() + RECEIVER_DEADLINE_S
+    first = backrest.docker.container(backrest.place.project, postgres_receiver.SERVICE)
     while SYSTEM_CLOCK.boottime() < deadline:
         (streaming,) = admin.execute(
             "select exists (select from pg_stat_replication where application_name = 'whats_agent_receiver' "
@@ -131,5 +144,8 @@ def _receiver_is_back(admin: Any) -> bool:
         ).fetchone()
         if streaming:
             return True
+        container = backrest.docker.container(backrest.place.project, postgres_receiver.SERVICE)
+        if first is None or container is None or container.restart_count - first.restart_count >= RECEIVER_DEATHS:
+            return False
         SYSTEM_CLOCK.sleep(0.5)
     return False
