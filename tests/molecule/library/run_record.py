@@ -29,6 +29,24 @@ options:
     type: list
     elements: str
     default: []
+  loses:
+    description: Words that must all stand in what the plan said would be lost, in English.
+    type: list
+    elements: str
+    default: []
+  noted:
+    description: Steps that the run must have noted under way.
+    type: list
+    elements: str
+    default: []
+  aged:
+    description: Also return the consent that this run's plan would have printed so many seconds earlier.
+    type: int
+    default: 0
+  run:
+    description: Which run. Without it the newest one.
+    type: str
+    default: ""
   runs:
     description: Where the journals lie.
     type: path
@@ -51,6 +69,10 @@ run:
   description: The run's id.
   returned: success
   type: str
+aged:
+  description: That consent; empty without O(aged).
+  returned: success
+  type: str
 cause:
   description: The cause it named.
   returned: success
@@ -69,6 +91,7 @@ seconds:
   type: dict
 """
 
+import hashlib  # noqa: E402
 import json  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
@@ -80,9 +103,9 @@ class RecordError(Exception):
     """There is no record, or it is not what was expected."""
 
 
-def last_events(runs: Path) -> list[dict[str, Any]]:
-    """The newest journal's events. Run ids begin with the time, so their names sort by age."""
-    journals = sorted(runs.glob("*.jsonl"))
+def last_events(runs: Path, run: str) -> list[dict[str, Any]]:
+    """The events of a run's journal, or of the newest. Run ids begin with the time, so their names sort by age."""
+    journals = sorted(runs.glob(f"{run or '*'}.jsonl"))
     if not journals:
         raise RecordError(f"no run has left a record in {runs}")
     return [json.loads(line) for line in journals[-1].read_text(encoding="utf-8").splitlines()]
@@ -103,9 +126,26 @@ def check(events: list[dict[str, Any]], params: dict[str, Any]) -> dict[str, Any
     said = {name: closed.get(name) for name in ("outcome", "cause", "remedy")}
     problems = [f"{n} {said[n]} instead of {params[n]}" for n in said if params[n] is not None and said[n] != params[n]]
     problems += [f"the reason does not say {word!r}" for word in params["says"] if word not in reason]
+    if params["loses"]:
+        told = (last_event(events, "plan").get("loses") or {}).get("en", "")
+        problems += [f"the plan does not say {word!r} but {told!r}" for word in params["loses"] if word not in told]
+    steps = {event.get("step") for event in events}
+    problems += [f"nothing was noted of {step}" for step in params["noted"] if step not in steps]
     if problems:
         raise RecordError(f"{'; '.join(problems)}; the run said: {closed.get('message', {}).get('en', reason)}")
     return closed
+
+
+def aged_consent(plan: dict[str, Any], seconds: int) -> str:
+    """The consent to what a plan would do, had it been printed earlier. It is no secret how one is made, only what fits."""
+    stamp = int(plan["confirm"].partition("-")[0], 36) - seconds
+    digits = ""
+    rest = stamp
+    while rest:
+        rest, digit = divmod(rest, 36)
+        digits = "0123456789abcdefghijklmnopqrstuvwxyz"[digit] + digits
+    content = json.dumps([stamp, plan["subject"]], sort_keys=True, ensure_ascii=False)
+    return f"{digits}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
 
 
 def main() -> None:
@@ -116,17 +156,23 @@ def main() -> None:
             "cause": {"type": "str"},
             "remedy": {"type": "str"},
             "says": {"type": "list", "elements": "str", "default": []},
+            "loses": {"type": "list", "elements": "str", "default": []},
+            "noted": {"type": "list", "elements": "str", "default": []},
+            "aged": {"type": "int", "default": 0},
+            "run": {"type": "str", "default": ""},
             "runs": {"type": "path", "default": "/var/lib/whats_agent/runs"},
         },
         supports_check_mode=True,
     )
     params = module.params
     try:
-        closed = check(last_events(Path(params["runs"])), params)
+        events = last_events(Path(params["runs"]), params["run"])
+        closed = check(events, params)
+        aged = aged_consent(last_event(events, "plan"), params["aged"]) if params["aged"] else ""
     except RecordError as error:
         module.fail_json(msg=str(error))
     told = {name: closed.get(name) for name in ("run", "cause", "remedy", "confirm", "seconds")}
-    module.exit_json(changed=False, **told)
+    module.exit_json(changed=False, aged=aged, **told)
 
 
 if __name__ == "__main__":

@@ -68,6 +68,14 @@ acknowledged:
   description: How many messages were acknowledged since the ledger was begun.
   returned: success
   type: int
+lost:
+  description: How many of them are not in PostgreSQL. Settled means 0, and so for the others.
+  returned: when O(state=settled)
+  type: int
+answered_twice:
+  description: How many of them were answered more than once.
+  returned: when O(state=settled)
+  type: int
 """
 
 import contextlib  # noqa: E402
@@ -268,8 +276,8 @@ def account(ledger: list[dict[str, str]], stored: dict[str, int], answers: list[
     }
 
 
-def settle(params: dict[str, Any]) -> None:
-    """Wait until the account settles; what was done twice will never settle, so it fails at once."""
+def settle(params: dict[str, Any]) -> dict[str, int]:
+    """Wait until the account settles, and return it; what was done twice will never settle, so it fails at once."""
     ledger = read_ledger(Path(params["ledger"]))
     if not ledger:
         raise TrafficError("nothing was sent, so nothing can be settled")
@@ -277,7 +285,7 @@ def settle(params: dict[str, Any]) -> None:
     while True:
         open_items = account(ledger, stored_rows(), answered_numbers(params["graph_double"]))
         if not any(open_items.values()):
-            return
+            return {what: len(names) for what, names in open_items.items()}
         if open_items["stored_twice"] or open_items["answered_twice"] or time.monotonic() > deadline:
             told = "; ".join(
                 f"{what} {len(names)}: {', '.join(names[:3])}" for what, names in open_items.items() if names
@@ -286,7 +294,12 @@ def settle(params: dict[str, Any]) -> None:
         time.sleep(POLL_SECONDS)
 
 
-ACTIONS = {"sent": send, "flowing": flow, "ended": end_flow, "settled": settle}
+ACTIONS: dict[str, Callable[[dict[str, Any]], dict[str, int] | None]] = {
+    "sent": send,
+    "flowing": flow,
+    "ended": end_flow,
+    "settled": settle,
+}
 
 
 def main() -> None:
@@ -304,11 +317,14 @@ def main() -> None:
         supports_check_mode=False,
     )
     params = module.params
+    counts: dict[str, int] = {}
     try:
-        ACTIONS[params["state"]](params)
+        counts = ACTIONS[params["state"]](params) or {}
     except (TrafficError, OSError) as error:
         module.fail_json(msg=str(error))
-    module.exit_json(changed=params["state"] != "settled", acknowledged=len(read_ledger(Path(params["ledger"]))))
+    module.exit_json(
+        changed=params["state"] != "settled", acknowledged=len(read_ledger(Path(params["ledger"]))), **counts
+    )
 
 
 if __name__ == "__main__":
