@@ -1,0 +1,136 @@
+#!/bin/bash
+# Break the stack's database for real: `faults.sh break NAME`, and put right what no runbook is to mend: `faults.sh mend NAME`.
+# One function per fault, named break_NAME and mend_NAME. Each returns once the fault shows.
+set -euo pipefail
+
+exec >/dev/null # what goes wrong is said on the other stream
+readonly stack=/opt/whats_agent work=/run/whats_agent_test
+mkdir -p "$work"
+
+setting() { sed -n "s/^$1=//p" "$stack/.env"; }
+compose() { docker compose --progress=quiet --file "$stack/compose.yml" "$@"; }
+labels=(--filter label=com.docker.compose.project=whats_agent --filter label=com.docker.compose.oneoff=False)
+container() { docker ps --all --quiet "${labels[@]}" --filter "label=com.docker.compose.service=${1:-postgres}"; }
+data() { docker volume inspect --format '{{.Mountpoint}}' "$(setting DB_VOLUME)"; }
+sql() { docker exec "$(container)" psql -XAtq -v ON_ERROR_STOP=1 -U postgres -d "${2:-whats_agent}" -c "$1"; }
+soon() { # SECONDS COMMAND…: wait until the command succeeds
+  local deadline=$((SECONDS + $1))
+  shift
+  until "$@" >/dev/null 2>&1; do
+    ((SECONDS < deadline)) || { echo "not in time: $*" >&2; exit 1; }
+    sleep 0.2
+  done
+}
+is() { [ "$(sql "$1" postgres)" = t ]; } # QUERY: it answers true
+ready() { docker exec "$(container)" pg_isready --quiet; }
+state() { [ "$(docker inspect --format "$1" "$(container)")" = "$2" ]; }
+set_env() { sed -i "s|^$1=.*|$1=$2|" "$stack/.env"; }
+# Restarted again and again: what a server does that cannot start.
+starts_in_vain() { docker start "$(container)" >/dev/null && soon 20 state '{{gt .RestartCount 1}}' true; }
+# Hold sessions open from the host, as a program that never closes any: HOST USER DATABASE COUNT [STATEMENT]
+hold() {
+  systemd-run --quiet --collect --unit=whats_agent_test_holder --setenv=PGPASSWORD="$(setting DB_PASSWORD)" \
+    python3 -c '
+import pathlib, sys, time, psycopg
+host, user, dbname, count, statement = sys.argv[1:]
+held = []
+try:
+    while len(held) < int(count):
+        held.append(psycopg.connect(host=host, user=user, dbname=dbname))
+        held[-1].autocommit = not statement
+        if statement:
+            held[-1].execute(statement)
+except psycopg.OperationalError as error:
+    print(error)
+pathlib.Path("/run/whats_agent_test/held").write_text(str(len(held)))
+time.sleep(600)' "$1" "$2" "$3" "$4" "${5:-}"
+  soon 30 test -e "$work/held"
+}
+release() { systemctl stop whats_agent_test_holder; rm -f "$work/held"; }
+
+# The container ------------------------------------------------------------------------------------------------------------
+
+break_container_missing() { docker rm --force "$(container)"; }
+
+# Somebody started it on a copy, and it went on there.
+break_container_outdated() {
+  local copy=whats_agent_pgdata_copy
+  docker volume create --label whats_agent.role=pgdata "$copy"
+  docker stop "$(container)"
+  cp --archive "$(data)/." "$(docker volume inspect --format '{{.Mountpoint}}' "$copy")/"
+  DB_VOLUME=$copy compose up --detach --no-deps --wait postgres
+}
+mend_container_outdated() { docker volume rm whats_agent_pgdata_copy; }
+
+break_volume_misnamed() { set_env DB_VOLUME whats_agent_pgdata_of_another_server; }
+
+break_process_stopped() { pkill -STOP --exact postgres --oldest; }
+
+# The way to it ------------------------------------------------------------------------------------------------------------
+
+break_credentials_wrong() {
+  sql "alter role whats_agent password 'changed-by-hand' valid until '2001-01-01'"
+  sql "select pg_terminate_backend(pid) from pg_stat_activity where usename = 'whats_agent'"
+}
+
+# Sessions and locks -------------------------------------------------------------------------------------------------------
+
+break_blocked() {
+  hold "$stack/run/postgres" postgres whats_agent 1 "lock table messages"
+  soon 30 is "select exists (select from pg_stat_activity where wait_event_type = 'Lock' and now() - query_start > '2 s')"
+}
+mend_blocked() { release; }
+
+# The WAL receiver -----------------------------------------------------------------------------------------------------
+
+break_receiver_dead() {
+  docker stop "$(container wal_receiver)"
+  soon 30 is "select exists (select from pg_stat_activity where wait_event = 'SyncRep' and now() - state_change > '5 s')"
+}
+
+# Its volume takes nothing any more, so it does not come back either.
+break_receiver_gone() {
+  chown -R root:root "$(docker volume inspect --format '{{.Mountpoint}}' whats_agent_wal_receiver)"
+  chmod 0700 "$(docker volume inspect --format '{{.Mountpoint}}' whats_agent_wal_receiver)"
+  docker restart "$(container wal_receiver)"
+  soon 30 is "select exists (select from pg_stat_activity where wait_event = 'SyncRep' and now() - state_change > '5 s')"
+}
+break_receiver_back() {
+  chown -R 64011:64000 "$(docker volume inspect --format '{{.Mountpoint}}' whats_agent_wal_receiver)"
+}
+
+# The data -----------------------------------------------------------------------------------------------------------------
+
+break_wrong_major() {
+  docker stop "$(container)"
+  echo 16 >"$(data)/PG_VERSION"
+  starts_in_vain
+}
+mend_wrong_major() {
+  echo 17 >"$(data)/PG_VERSION"
+  docker restart "$(container)"
+  soon 30 ready
+}
+
+break_config_refused() {
+  cp --archive "$stack/config/postgres/postgresql.conf" "$work/postgresql.conf"
+  echo "max_connections = many" >>"$stack/config/postgres/postgresql.conf"
+  docker stop "$(container)"
+  starts_in_vain
+}
+mend_config_refused() {
+  cp --archive "$work/postgresql.conf" "$stack/config/postgres/postgresql.conf"
+  docker restart "$(container)"
+  soon 30 ready
+}
+
+mounted() { docker inspect --format '{{range .Mounts}}{{if eq .Destination "/var/lib/postgresql/data"}}{{.Name}}{{end}}{{end}}' "$(container)"; }
+volume_kept() { [ "$(mounted)" = "$(cat "$work/volume")" ] && [ "$(mounted)" = "$(setting DB_VOLUME)" ]; }
+
+case "$1" in
+  break)
+    mounted >"$work/volume"
+    "break_$2"
+    ;;
+  *) "$1_$2" ;;
+esac
