@@ -119,7 +119,8 @@ class ImageChecks:
                 "read_only": True,
                 "cap_drop": ["ALL"],
                 "security_opt": ["no-new-privileges"],
-                "tmpfs": dict.fromkeys(_WRITABLE, "mode=1777"),
+                # By owner: where the image has the folder, Engine 20.10 gives its mode to the mount, whatever is asked for.
+                "tmpfs": dict.fromkeys(_WRITABLE, f"uid={uid},gid=64000,mode=0750"),
             },
             **more,
         )
