@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import contextlib
 import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,13 +35,15 @@ class Backrest:
         self.docker = docker
         self.compose = compose
         self._service: ServiceConfig | None = None
+        self._asking = threading.Lock()
 
     @property
     def service(self) -> ServiceConfig:
-        """Return what compose makes of the postgres service (asked once)."""
-        if self._service is None:
-            self._service = self.compose.service(self.place.service)
-        return self._service
+        """Return what compose makes of the postgres service (asked once, whoever asks at the same time)."""
+        with self._asking:
+            if self._service is None:
+                self._service = self.compose.service(self.place.service)
+            return self._service
 
     def forget_service(self) -> None:
         """Ask compose again next time: `.env` has changed."""
@@ -129,6 +133,19 @@ class Backrest:
         if result.exit_code != 0:
             raise failed("cannot read the backup repository", pgbackrest.info_argv(), result)
         return pgbackrest.parse_info(result.stdout)
+
+    def contents(self) -> tuple[Repository, list[str]]:
+        """Return what the repository holds and the archived WAL segments, both looked up at the same time.
+
+        Where the database is down, each takes a container of its own. Raises what kept either from being read, the
+        repository's own problem first, since then there is no archive to list.
+        """
+        with ThreadPoolExecutor(max_workers=1) as aside:
+            archived = aside.submit(self.archived)
+            repository = self.info()
+        if repository.problem:
+            raise WhatsAgentError(repository.problem, status=repository.status, pt=repository.problem_pt)
+        return repository, archived.result()
 
     def running_backup(self) -> RunningBackup | None:
         """Return the backup that is at work in the database's container now, or None.

@@ -161,9 +161,7 @@ def plan_restore(
     `alive` tells whether the server takes commits, so that any time up to now can be reached. `already_there` are bytes
     that an interrupted restore has already written.
     """
-    repository = backrest.info()
-    if repository.problem:
-        raise WhatsAgentError(repository.problem, status=repository.status, pt=repository.problem_pt)
+    repository, segments = backrest.contents()
     old = backrest.docker.volume(env_volume)
     old_dir = Path(old.mountpoint) if old is not None else None
     if old_dir is not None and not (old_dir / "pg_wal").is_dir():
@@ -175,7 +173,6 @@ def plan_restore(
         moment = check_target(
             target_time, time_window(backrest, repository, env_volume, old_dir, alive=alive, clock=clock)
         )
-    segments = backrest.archived()
     held = segments_in(old_dir) if old_dir is not None else []
     backup = choose(repository, sorted({*segments, *held}), rejected, moment.timestamp() if moment else None)
     tail = unarchived(old_dir, frozenset(segments), backup.wal_start) if old_dir is not None else Tail((), ())

@@ -13,6 +13,7 @@ import fcntl
 import os
 import secrets
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,6 +59,8 @@ STEPS = (
     "checked",
     "backed_up",
 )
+# What the writers need not have stopped for: a dead server takes no commits, and a volume being filled has no server.
+ASIDE = ("fenced", "restored")
 MAX_ATTEMPTS = 3
 
 
@@ -175,14 +178,19 @@ class Restore(RestoreSteps):
                 return
 
     def _climb(self) -> None:
+        with ThreadPoolExecutor(max_workers=1) as aside:
+            self.stopping = None if self._done("served") else aside.submit(self.compose.stop, *WRITERS)
+            self._take_steps()
+
+    def _take_steps(self) -> None:
         import psycopg
 
-        if not self._done("served"):
-            self.compose.stop(*WRITERS)
         for step in STEPS[1:]:
             if self._done(step):
                 continue
             self.heart.check()
+            if step not in ASIDE:
+                self._writers_stopped()
             began = time.monotonic()
             try:
                 details = getattr(self, f"_step_{step}")() or {}

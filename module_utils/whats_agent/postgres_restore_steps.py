@@ -21,6 +21,7 @@ from .postgres_standby import UnsoundBackupError, UnsoundContentError, follow_re
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from concurrent.futures import Future
 
     from .journal import Progress
     from .lock import Heart, Idle
@@ -64,11 +65,17 @@ class RestoreSteps:
         self.backup_after = backup_after
         self.clock = clock
         self.state: dict[str, Any] = {}
+        self.stopping: Future[None] | None = None  # the writers' stop, while it is under way beside the first steps
 
     def _save(self, **changes: Any) -> None:
         raise NotImplementedError
 
     # Stopping --------------------------------------------------------------------------------------------------------
+
+    def _writers_stopped(self) -> None:
+        """Wait until the writers have stopped; raise what kept them from it."""
+        if self.stopping is not None:
+            self.stopping.result()
 
     def _step_fenced(self) -> dict[str, Any]:
         """Stop the server; one that still answers is asked first to hand over its WAL."""
@@ -77,6 +84,7 @@ class RestoreSteps:
         container = self.docker.container(self.place.project, self.place.service)
         handed = False
         if container is not None and container.running:
+            self._writers_stopped()
             try:
                 with connect(self.place, "postgres", statement_timeout_s=SWITCH_DEADLINE_S) as admin:
                     if not admin.execute("select pg_is_in_recovery()").fetchone()[0]:

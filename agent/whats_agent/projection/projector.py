@@ -54,7 +54,8 @@ class Projector:
 
     def run(self, stop: threading.Event) -> None:
         """Project until ``stop`` is set."""
-        backoff = Backoff(_log, "projection", least=0.2, most=5.0)
+        # Asking the database beside us once a second costs nothing, and a recovery is verified by what comes through here.
+        backoff = Backoff(_log, "projection", least=0.2, most=1.0)
         while not stop.is_set():
             try:
                 with self._connect() as connection:
