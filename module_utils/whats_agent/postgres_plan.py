@@ -175,6 +175,9 @@ def plan_restore(
         )
     held = segments_in(old_dir) if old_dir is not None else []
     backup = choose(repository, sorted({*segments, *held}), rejected, moment.timestamp() if moment else None)
+    holes = tuple(holes_after(backup, sorted({*segments, *held})))
+    if moment is None:
+        refuse_loss(holes, alive=alive)
     tail = unarchived(old_dir, frozenset(segments), backup.wal_start) if old_dir is not None else Tail((), ())
     needed = max(0, needed_bytes(backup, tail, reserve) - already_there)
     root = volumes_root(backrest)
@@ -190,7 +193,7 @@ def plan_restore(
         disk=str(root),
         newest_wal=max(segments, default=""),
         wal_start=backup.wal_start,
-        holes=tuple(holes_after(backup, sorted({*segments, *held}))),
+        holes=holes,
         old_volume=env_volume,
         old_readable=old_dir is not None,
         tail_segments=len(tail.segments),
@@ -198,6 +201,22 @@ def plan_restore(
         message_log=backrest.docker.volume(MESSAGE_LOG_VOLUME) is not None,
         target_time=postgres_time(moment) if moment else None,
         rejected=rejected,
+    )
+
+
+def refuse_loss(holes: tuple[str, ...], *, alive: bool) -> None:
+    """Refuse to restore a database that still takes commits up to a hole in its WAL: it has what lies behind that."""
+    if not holes or not alive:
+        return
+    hole = holes[0]
+    raise WhatsAgentError(
+        f"WAL segment {hole} is missing in the repository and in the volume: a restore would lose what was committed after it, "
+        "and the database, damaged as it is, still has that. Nothing was touched; put the segment back from a copy of the "
+        "repository, or save what matters (pg_dump of the sound tables) and go back on purpose (-e target_time=…)",
+        pt=f"falta o segmento de WAL {hole} no repositório e no volume: uma restauração perderia o que veio depois dele, "
+        "e o banco, mesmo corrompido, ainda o tem. Nada foi alterado; recoloque o segmento a partir de uma cópia do "
+        "repositório, ou salve o que importa (pg_dump das tabelas íntegras) e volte de propósito (-e target_time=…)",
+        segment=hole,
     )
 
 

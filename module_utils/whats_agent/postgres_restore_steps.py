@@ -225,12 +225,11 @@ class RestoreSteps:
 
     def _step_replayed(self) -> dict[str, Any]:
         """Wait until replay has come to the end of what there is, and see that this is the end it must reach."""
-        expected = self.state["expected_end"]
+        expected, holes = self.state["expected_end"], self.state["holes"]
         wanted = pgbackrest.lsn_value(expected) if expected else None
-        # A point in time, a known hole and another timeline end before the newest archived segment.
-        short = self.state["target_time"] is not None or bool(self.state["holes"])
-        other = short or bool(self.state.get("source_volume"))
-        newest = None if other else max(self.backrest.archived(), default=None)
+        # A point in time and another timeline end before the newest archived segment.
+        other = self.state["target_time"] is not None or bool(self.state.get("source_volume"))
+        newest = None if other else self._newest_to_replay(holes)
         with connect(self.place, "postgres") as admin:
             position = follow_replay(
                 admin,
@@ -241,11 +240,18 @@ class RestoreSteps:
                 heart=self.heart,
                 clock=self.clock,
             )
-        if not self.state["holes"] and not postgres_wal.reached(position, wanted, newest):
+        # A known hole may end it before the old volume's WAL does.
+        if not postgres_wal.reached(position, None if holes else wanted, newest):
             raise UnsoundBackupError(
                 f"replay ended at {pgbackrest.lsn_text(position)}, before {expected or newest}: WAL is missing"
             )
         return {"position": pgbackrest.lsn_text(position), "expected": expected}
+
+    def _newest_to_replay(self, holes: list[str]) -> str | None:
+        archived = self.backrest.archived()
+        if not holes:
+            return max(archived, default=None)
+        return postgres_wal.newest_before(holes[0], {*archived, *postgres_wal.segments_in(self._volume_dir())})
 
     def _step_verified(self) -> dict[str, Any]:
         """Check what was restored while nobody can write to it."""

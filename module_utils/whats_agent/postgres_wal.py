@@ -157,6 +157,11 @@ def waldump_argv(wal_dir: str, start: str, timeline: int) -> list[str]:
     return ["pg_waldump", "--quiet", f"--path={wal_dir}", f"--start={start}", f"--timeline={timeline}"]
 
 
+def newest_before(hole: str, segments: Collection[str]) -> str | None:
+    """Return the last segment before a hole, on the hole's timeline: replay must come that far, and can come no further."""
+    return max((name for name in segments if name[:8] == hole[:8] and name < hole), default=None)
+
+
 def reached(replayed: int, expected: int | None, newest_archived: str | None) -> bool:
     """Tell whether replay came as far as it must.
 

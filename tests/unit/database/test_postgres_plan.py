@@ -57,6 +57,14 @@ def test_rejected_backups_are_passed_over_until_none_is_left() -> None:
         plan.choose(OK, WAL, (INCREMENTAL.label, FULL.label), None)
 
 
+def test_a_database_that_serves_is_not_restored_up_to_a_hole() -> None:
+    plan.refuse_loss(("000000010000000000000004",), alive=False)
+    plan.refuse_loss((), alive=True)
+    with pytest.raises(WhatsAgentError, match=r"segment 000000010000000000000004 is missing.*would lose") as refused:
+        plan.refuse_loss(("000000010000000000000004", "000000010000000000000005"), alive=True)
+    assert "perderia" in refused.value.details["pt"]
+
+
 def test_the_space_needed_is_data_tail_and_reserve() -> None:
     backup = replace(FULL, size=1_000_000)
     assert plan.needed_bytes(backup, Tail(("a", "b"), ()), reserve=7) == 1_050_000 + 2 * 16 * 1024 * 1024 + 7

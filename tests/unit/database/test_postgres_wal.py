@@ -176,3 +176,14 @@ def test_replay_must_reach_the_known_end_or_the_newest_segment(
     replayed: int, expected: int | None, newest: str | None, verdict: bool
 ) -> None:
     assert wal.reached(replayed, expected, newest) is verdict
+
+
+def test_replay_must_come_as_far_as_the_last_segment_before_a_hole() -> None:
+    names = [
+        "000000010000000000000003",
+        "000000010000000000000004",
+        "000000010000000000000006",
+        "000000020000000000000004",
+    ]
+    assert wal.newest_before("000000010000000000000005", names) == "000000010000000000000004"
+    assert wal.newest_before("000000010000000000000003", names) is None
