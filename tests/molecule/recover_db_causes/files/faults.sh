@@ -11,7 +11,8 @@ setting() { sed -n "s/^$1=//p" "$stack/.env"; }
 compose() { docker compose --progress=quiet --file "$stack/compose.yml" "$@"; }
 labels=(--filter label=com.docker.compose.project=whats_agent --filter label=com.docker.compose.oneoff=False)
 container() { docker ps --all --quiet "${labels[@]}" --filter "label=com.docker.compose.service=${1:-postgres}"; }
-data() { docker volume inspect --format '{{.Mountpoint}}' "$(setting DB_VOLUME)"; }
+lies_at() { docker volume inspect --format '{{.Mountpoint}}' "$1"; } # VOLUME
+data() { lies_at "$(setting DB_VOLUME)"; }
 sql() { docker exec "$(container)" psql -XAtq -v ON_ERROR_STOP=1 -U postgres -d "${2:-whats_agent}" -c "$1"; }
 soon() { # SECONDS COMMAND…: wait until the command succeeds
   local deadline=$((SECONDS + $1))
@@ -27,6 +28,17 @@ state() { [ "$(docker inspect --format "$1" "$(container)")" = "$2" ]; }
 set_env() { sed -i "s|^$1=.*|$1=$2|" "$stack/.env"; }
 # Restarted again and again: what a server does that cannot start.
 starts_in_vain() { docker start "$(container)" >/dev/null && soon 20 state '{{gt .RestartCount 1}}' true; }
+# Overwrite half of a relation's page on disk with noise, in a server stopped in order, and start it again: RELATION [BLOCK]
+damage() {
+  sql checkpoint
+  local file
+  file=$(data)/$(sql "select pg_relation_filepath('$1')")
+  [ "$(stat --format %s "$file")" -ge $((8192 * (${2:-0} + 1))) ] || { echo "$1 has no page ${2:-0} yet" >&2; exit 1; }
+  docker stop "$(container)"
+  dd if=/dev/urandom of="$file" bs=2048 count=2 seek=$((${2:-0} * 4 + 1)) conv=notrunc,fsync status=none
+  docker start "$(container)"
+  soon 60 ready
+}
 # Hold sessions open from the host, as a program that never closes any: HOST USER DATABASE COUNT [STATEMENT]
 hold() {
   systemd-run --quiet --collect --unit=whats_agent_test_holder --setenv=PGPASSWORD="$(setting DB_PASSWORD)" \
@@ -73,6 +85,11 @@ break_credentials_wrong() {
   sql "select pg_terminate_backend(pid) from pg_stat_activity where usename = 'whats_agent'"
 }
 
+break_name_wrong() {
+  set_env DB_NAME agent
+  compose up --detach --no-deps worker
+}
+
 # Sessions and locks -------------------------------------------------------------------------------------------------------
 
 break_blocked() {
@@ -80,6 +97,37 @@ break_blocked() {
   soon 30 is "select exists (select from pg_stat_activity where wait_event_type = 'Lock' and now() - query_start > '2 s')"
 }
 mend_blocked() { release; }
+
+# A program that leaks its connections, as the agent's own role: what is left are the superuser's.
+break_connections_leaked() {
+  hold "$(docker inspect --format '{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}' "$(container)" | cut -d ' ' -f 1)" \
+    whats_agent whats_agent 200
+}
+mend_connections_leaked() { release; }
+
+# Archive, slots, disk -------------------------------------------------------------------------------------------------
+
+readonly repository=/var/backups/whats_agent/pgbackrest
+archiving_fails() {
+  sql "select pg_logical_emit_message(false, 'fault', 'so that there is something to archive')"
+  sql "select pg_switch_wal()"
+  soon 90 is "select last_failed_time > coalesce(last_archived_time, '-infinity') from pg_stat_archiver"
+}
+
+# As after a copy by root.
+break_repository_foreign() {
+  chown -R root:root "$repository"
+  archiving_fails
+}
+
+break_slot_forgotten() {
+  sql "select pg_create_physical_replication_slot('forgotten', true)"
+  local round
+  for round in 1 2 3; do
+    sql "select pg_logical_emit_message(false, 'fault', 'round $round')"
+    sql "select pg_switch_wal()"
+  done
+}
 
 # The WAL receiver -----------------------------------------------------------------------------------------------------
 
@@ -100,6 +148,16 @@ break_receiver_back() {
 }
 
 # The data -----------------------------------------------------------------------------------------------------------------
+
+break_index_corrupt() { damage messages_pkey; }
+
+break_collation_changed() { sql "update pg_database set datcollversion = '0.9' where datname = 'whats_agent'"; }
+
+break_volume_empty() {
+  docker stop "$(container)"
+  find "$(data)" -mindepth 1 -delete
+  starts_in_vain
+}
 
 break_wrong_major() {
   docker stop "$(container)"
@@ -127,10 +185,39 @@ mend_config_refused() {
 mounted() { docker inspect --format '{{range .Mounts}}{{if eq .Destination "/var/lib/postgresql/data"}}{{.Name}}{{end}}{{end}}' "$(container)"; }
 volume_kept() { [ "$(mounted)" = "$(cat "$work/volume")" ] && [ "$(mounted)" = "$(setting DB_VOLUME)" ]; }
 
+# Another one is in use, and in that of before not a file has changed or come; where a server still ran on it, none has gone.
+volume_replaced() {
+  [ "$(mounted)" != "$(cat "$work/volume")" ]
+  [ "$(mounted)" = "$(setting DB_VOLUME)" ]
+  if [ -e "$work/sums" ]; then
+    sums | diff "$work/sums" - >&2
+  else
+    names | comm -23 "$work/names" - | diff /dev/null - >&2
+  fi
+}
+names() {
+  local place
+  place=$(lies_at "$(cat "$work/volume")")
+  cd "$place" && find . -type f -path './base/[0-9]*' | sort
+}
+# Without what each start of the container writes, in vain as it is.
+sums() {
+  local place
+  place=$(lies_at "$(cat "$work/volume")")
+  cd "$place" && find . -type f ! -name 'postmaster.*' ! -path './pg_stat*' -print0 | sort -z |
+    xargs -0 --no-run-if-empty sha256sum
+}
+# What lies in the volume once it is broken.
+note_volume() {
+  rm -f "$work/sums" "$work/names"
+  if ready 2>/dev/null; then names >"$work/names"; else sums >"$work/sums"; fi
+}
+
 case "$1" in
   break)
     mounted >"$work/volume"
     "break_$2"
+    if [ "${3:-kept}" = replaced ]; then note_volume; fi
     ;;
   *) "$1_$2" ;;
 esac
