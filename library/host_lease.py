@@ -20,15 +20,16 @@ options:
     description:
       - V(held) takes the lock, or renews it when O(run_id) already holds it.
       - V(released) ends the run with its outcome and gives the lock back; O(error) tells that it failed.
+      - V(removed) does so and removes O(state_dir) with all that is in it, for a playbook that leaves nothing behind.
     type: str
-    choices: [held, released]
+    choices: [held, released, removed]
     default: held
   state_dir:
     description: The folder of the lock.
     type: path
     default: /var/lib/whats_agent
   run_id:
-    description: The run that holds it, as an earlier call returned it. Required for V(released).
+    description: The run that holds it, as an earlier call returned it. Required for ending it.
     type: str
   host:
     description: The target's name in the inventory, for the journal.
@@ -46,6 +47,12 @@ options:
     description: What stopped the run that O(state=released) ends; empty when nothing did.
     type: str
     default: ""
+  changed:
+    description:
+      - Whether anything was seen to change under the lock. A run that changed nothing ends as C(already_healthy), another
+        one as C(recovered).
+    type: bool
+    default: true
   env_file:
     description: The stack's C(.env); its secret values are hidden wherever they would be recorded or shown.
     type: path
@@ -66,12 +73,14 @@ options:
         type: str
         required: true
   time_to_live:
-    description: Seconds without a renewal after which the lease counts as left behind. Longer than the longest task under it.
+    description:
+      - Seconds without a renewal after which the lease counts as left behind. Longer than the longest task under it.
+      - A renewal with another value holds from then on.
     type: float
     default: 180
 attributes:
   check_mode:
-    description: Records a dry run and takes no lock.
+    description: Records a dry run, takes no lock and removes nothing.
     support: full
   diff_mode:
     description: There is nothing to compare.
@@ -102,7 +111,7 @@ taken_over:
   type: str
 result:
   description: How the run ended - outcome, reason, seconds, next_step and message.
-  returned: when O(state=released)
+  returned: when the run ends
   type: dict
 """
 
@@ -119,12 +128,14 @@ def perform(params: dict[str, Any], *, dry_run: bool) -> dict[str, Any]:
     """Do what the parameters ask of the run, and return what the module returns."""
     env_file = Path(params["env_file"]) if params["env_file"] else None
     settings = Settings(Path(params["state_dir"]), env_file, time_to_live=params["time_to_live"])
-    if params["state"] == "released":
-        job = Job.resume(settings, params["run_id"])
-        return {"run_id": job.run_id, "result": job.close(params["error"])}
     if params["run_id"]:
         job = Job.resume(settings, params["run_id"])
-        job.renew()
+        if params["state"] == "released":
+            return {"run_id": job.run_id, "result": job.close(params["error"], changed=params["changed"])}
+        if params["state"] == "removed":
+            result, removed = job.leave(changed=params["changed"])
+            return {"run_id": job.run_id, "result": result, "changed": removed}
+        job.renew(time_to_live=params["time_to_live"])
         return {"run_id": job.run_id}
     job = Job.new(settings, About(params["host"], params["component"], params["playbook"], dry_run=dry_run))
     opened = job.open(params["holder"])
@@ -137,13 +148,14 @@ def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
-            "state": {"type": "str", "choices": ["held", "released"], "default": "held"},
+            "state": {"type": "str", "choices": ["held", "released", "removed"], "default": "held"},
             "state_dir": {"type": "path", "default": "/var/lib/whats_agent"},
             "run_id": {"type": "str"},
             "host": {"type": "str", "default": ""},
             "component": {"type": "str", "default": "deployment"},
             "playbook": {"type": "str", "default": ""},
             "error": {"type": "str", "default": ""},
+            "changed": {"type": "bool", "default": True},
             "env_file": {"type": "path"},
             "holder": {
                 "type": "dict",
@@ -151,7 +163,7 @@ def main() -> None:
             },
             "time_to_live": {"type": "float", "default": 180},
         },
-        required_if=[("state", "released", ["run_id"])],
+        required_if=[("state", "released", ["run_id"]), ("state", "removed", ["run_id"])],
         required_one_of=[("run_id", "holder")],
         supports_check_mode=True,
     )
@@ -160,7 +172,7 @@ def main() -> None:
     except WhatsAgentError as error:
         module.fail_json(msg=error.message, **error.details)
     # Neither a lock nor a journal is what a deployment is about: taking it is no change.
-    module.exit_json(changed=False, **returned)
+    module.exit_json(**{"changed": False, **returned})
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shutil
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -83,13 +84,31 @@ class HostLock:
     @contextlib.contextmanager
     def _guarded(self) -> Iterator[None]:
         """Hold the guard for a read-decide-write. It is held for milliseconds, by whoever runs on this host."""
-        ensure_directory(self._guard.parent)
-        descriptor = os.open(self._guard, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        while True:
+            ensure_directory(self._guard.parent)
+            try:
+                descriptor = os.open(self._guard, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            except FileNotFoundError:
+                continue  # the state directory was removed this moment
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                if self._is_guard(descriptor):
+                    yield
+                    return
+            finally:
+                os.close(descriptor)
+
+    def _is_guard(self, descriptor: int) -> bool:
+        """Tell whether an open file is the guard that others find: it may have been removed while it was waited for."""
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
+            return os.path.samestat(os.fstat(descriptor), self._guard.stat())
+        except FileNotFoundError:
+            return False
+
+    @property
+    def files(self) -> tuple[Path, Path]:
+        """The lock's own files."""
+        return self.path, self._guard
 
     def read(self) -> Lease | None:
         """Return the present lease, dead or alive. Touches nothing."""
@@ -137,10 +156,7 @@ class HostLock:
         `time_to_live` changes how long the lease may go without one from now on, for a step whose tasks cannot beat.
         """
         with self._guarded():
-            present = self.read()
-            if present is None or present.run != run_id:
-                now = f"it is held by {present.describe()}" if present else "it is gone"
-                raise LeaseLostError(f"run {run_id} lost its lease on this host: {now}", run=run_id)
+            present = self._own(run_id)
             self._write(
                 replace(
                     present,
@@ -158,6 +174,27 @@ class HostLock:
                 return False
             self.path.unlink()
             return True
+
+    def remove(self, run_id: str) -> None:
+        """Give the lease back by removing the whole state directory. Raises LeaseLostError when it is not this run's.
+
+        It is moved aside in one act, under the guard: another run finds either this lease or no directory at all. What an
+        interrupted removal left aside goes too.
+        """
+        folder = self.path.parent
+        with self._guarded():
+            self._own(run_id)
+            folder.rename(folder.with_name(f"{folder.name}.removed-{run_id}"))
+        for aside in folder.parent.glob(f"{folder.name}.removed-*"):
+            shutil.rmtree(aside)
+
+    def _own(self, run_id: str) -> Lease:
+        """Return this run's lease. Raises LeaseLostError when it is not this run's."""
+        present = self.read()
+        if present is None or present.run != run_id:
+            now = f"it is held by {present.describe()}" if present else "it is gone"
+            raise LeaseLostError(f"run {run_id} lost its lease on this host: {now}", run=run_id)
+        return present
 
     def _write(self, lease: Lease) -> None:
         # A reboot makes the content void, so it needs no flush: the rename alone keeps readers whole.

@@ -89,10 +89,10 @@ class RunBase:
     def _events(self) -> list[dict[str, Any]]:
         return read_events(run_path(self.settings.state_dir, self.run_id))
 
-    def renew(self) -> None:
-        """Renew the lease, or raise because it is no longer ours."""
+    def renew(self, *, time_to_live: float | None = None) -> None:
+        """Renew the lease, for `time_to_live` from now on if that is given, or raise because it is no longer ours."""
         if self._holds_lease:
-            self._lock.renew(self.run_id)
+            self._lock.renew(self.run_id, time_to_live=time_to_live)
 
     # Open ------------------------------------------------------------------------------------------------------------
 
@@ -209,9 +209,12 @@ class RunBase:
         result = redact(result, self.known_secrets)
         self._journal.write("close", **{k: v for k, v in result.items() if k not in ("run", "dry_run")})
         if self._holds_lease:
-            self._lock.release(self.run_id)
-            self._tell(result)
+            self._give_back(result)
         return result
+
+    def _give_back(self, result: Mapping[str, Any]) -> None:
+        self._lock.release(self.run_id)
+        self._tell(result)
 
     def _tell(self, result: Mapping[str, Any]) -> None:
         """Send word of the end. The run is over and recorded by now, so nothing that happens here can change it."""

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import multiprocessing
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -131,6 +133,39 @@ def test_the_lease_returns_by_release_and_only_its_run_can_give_it_back(tmp_path
     assert lock.release("run-a")
     assert lock.read() is None
     assert lock.acquire("run-b", "database", HOLDER) is None
+
+
+def _take(state_dir: Path, run_id: str) -> None:
+    HostLock(state_dir).acquire(run_id, "database", HOLDER)
+
+
+def test_the_lease_goes_with_the_whole_directory(tmp_path: Path) -> None:
+    state_dir = tmp_path / "state"
+    lock = HostLock(state_dir)
+    lock.acquire("run-a", "removal", HOLDER)
+    with pytest.raises(LeaseLostError):
+        lock.remove("run-b")
+    lock.remove("run-a")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_who_waits_while_the_directory_is_removed_finds_a_new_one(
+    tmp_path: Path, processes: list[BaseProcess], eventually: Callable[..., None]
+) -> None:
+    state_dir = tmp_path / "state"
+    state_dir.mkdir()
+    with (state_dir / "lock.guard").open("w") as guard:
+        fcntl.flock(guard, fcntl.LOCK_EX)
+        waiting = FORK.Process(target=_take, args=(state_dir, "run-b"))
+        waiting.start()
+        processes.append(waiting)
+        eventually(lambda: bool(re.search(rf"-> FLOCK .* {waiting.pid} ", Path("/proc/locks").read_text())))
+        state_dir.rename(tmp_path / "aside")
+        fcntl.flock(guard, fcntl.LOCK_UN)  # closing alone would not do: the process has inherited it
+    waiting.join(10)
+    assert waiting.exitcode == 0
+    assert _lease(state_dir).run == "run-b"
+    assert not (tmp_path / "aside" / "lock.json").exists()
 
 
 def test_a_run_that_lost_its_lease_can_not_renew_it(tmp_path: Path) -> None:

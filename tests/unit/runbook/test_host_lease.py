@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -42,8 +43,22 @@ def test_a_deployment_is_recorded_with_who_outcome_and_seconds(lease: RunModule,
     assert not (tmp_path / "lock.json").exists()
     events = _events(tmp_path, run_id)
     assert [event["event"] for event in events] == ["open", "plan", "step", "step", "close"]
+    assert events[3]["changed"] is True
     assert events[0]["holder"] == HOLDER
     assert events[-1]["seconds"].keys() == {"detect", "act", "verify", "total"}
+
+
+def test_a_deployment_that_changed_nothing_found_all_well(lease: RunModule, tmp_path: Path) -> None:
+    run_id = lease(holder=HOLDER)["run_id"]
+    ended = lease(state="released", run_id=run_id, changed=False)["result"]
+    assert (ended["outcome"], ended["ok"]) == ("already_healthy", True)
+    assert _events(tmp_path, run_id)[-2]["changed"] is False
+
+
+def test_a_lease_lives_as_long_as_its_last_renewal_says(lease: RunModule, tmp_path: Path) -> None:
+    run_id = lease(holder=HOLDER, time_to_live=600)["run_id"]
+    lease(run_id=run_id, time_to_live=180)
+    assert json.loads((tmp_path / "lock.json").read_text())["time_to_live"] == 180
 
 
 def test_a_failed_deployment_says_where_it_failed_and_opens_no_breaker(lease: RunModule, tmp_path: Path) -> None:
@@ -82,3 +97,62 @@ def test_a_dry_run_writes_its_record_only(lease: RunModule, tmp_path: Path) -> N
     assert ended["outcome"] == "predicted"
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == [f"{run_id}.jsonl"]
     assert all(event["dry_run"] for event in _events(tmp_path, run_id))
+
+
+class TestRemoval:
+    """The lock of a playbook that leaves nothing behind goes last, with all that lies beside it."""
+
+    @pytest.fixture
+    def state_dir(self, tmp_path: Path) -> Path:
+        return tmp_path / "state"
+
+    @pytest.fixture
+    def removal(self, run_module: RunModule, state_dir: Path) -> RunModule:
+        def call(*, check: bool = False, fails: bool = False, **parameters: Any) -> dict[str, Any]:
+            return run_module("host_lease", {"state_dir": str(state_dir), **parameters}, check=check, fails=fails)
+
+        return call
+
+    def test_everything_goes_and_word_goes_out_before(
+        self, removal: RunModule, state_dir: Path, tmp_path: Path
+    ) -> None:
+        word = tmp_path / "word"
+        code = f"import sys; open({str(word)!r}, 'w').write(sys.stdin.read())"
+        (state_dir / "secrets").mkdir(parents=True)
+        (state_dir / "notify.json").write_text(json.dumps({"webhook_url": "", "command": [sys.executable, "-c", code]}))
+        run_id = removal(holder=HOLDER, component="removal")["run_id"]
+        ended = removal(state="removed", run_id=run_id, changed=False)
+        assert (ended["changed"], ended["result"]["outcome"]) == (True, "recovered")
+        assert json.loads(word.read_text())["run"] == run_id
+        assert list(tmp_path.iterdir()) == [word]
+
+    def test_where_nothing_was_nothing_changes_and_nothing_stays(
+        self, removal: RunModule, state_dir: Path, tmp_path: Path
+    ) -> None:
+        run_id = removal(holder=HOLDER)["run_id"]
+        assert state_dir.is_dir()
+        ended = removal(state="removed", run_id=run_id, changed=False)
+        assert (ended["changed"], ended["result"]["outcome"]) == (False, "already_healthy")
+        assert list(tmp_path.iterdir()) == []
+
+    def test_what_an_interrupted_removal_left_goes_too(
+        self, removal: RunModule, state_dir: Path, tmp_path: Path
+    ) -> None:
+        left = tmp_path / "state.removed-20261122T100000Z-1a2b3c4d"
+        left.mkdir()
+        removal(state="removed", run_id=removal(holder=HOLDER)["run_id"])
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_lease_that_was_lost_removes_nothing(self, removal: RunModule, state_dir: Path) -> None:
+        dead = removal(holder=HOLDER, time_to_live=0.1)["run_id"]
+        alive = removal(holder=HOLDER)["run_id"]
+        assert "lost its lease" in removal(state="removed", run_id=dead, fails=True)["msg"]
+        assert json.loads((state_dir / "lock.json").read_text())["run"] == alive
+
+    def test_a_dry_run_removes_nothing_and_says_whether_it_would(self, removal: RunModule, state_dir: Path) -> None:
+        (state_dir / "secrets").mkdir(parents=True)
+        (state_dir / "secrets" / "db_password").write_text("kept")
+        run_id = removal(holder=HOLDER, check=True)["run_id"]
+        ended = removal(state="removed", run_id=run_id, check=True)
+        assert (ended["changed"], ended["result"]["outcome"]) == (True, "predicted")
+        assert (state_dir / "secrets" / "db_password").read_text() == "kept"

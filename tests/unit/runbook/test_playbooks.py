@@ -20,6 +20,8 @@ RUNBOOKS = [runbook for runbook in ALL if runbook.is_runbook]
 # Playbooks whose names promise the run contract: what the guide calls procedures.
 PROMISING = re.compile(r"^(recover|respond|reclaim|diagnose|analyze|validate|update|rollback|backup|disaster|remove)")
 LONGEST = 60
+# Tasks that only speak.
+SAYING = {"ansible.builtin.assert", "ansible.builtin.debug"}
 
 
 def _plays(runbook: Runbook) -> list[dict[str, Any]]:
@@ -67,6 +69,35 @@ def test_the_role_does_the_work(runbook: Runbook) -> None:
         assert "tasks" not in play, "a runbook's own tasks belong into its component's role"
 
 
+@pytest.mark.parametrize("runbook", ALL, ids=_ids)
+def test_nothing_acts_on_a_server_without_its_lock(runbook: Runbook) -> None:
+    for play in _plays(runbook):
+        if play["hosts"] == "localhost":
+            continue  # the operator's own machine, on which no runbook is at work
+        roles = [role["role"] if isinstance(role, dict) else role for role in play.get("roles", [])]
+        assert roles in (["runbook"], ["job"]), (
+            f"{runbook.path.name} does something outside of the roles that take the lock"
+        )
+        assert "tasks" not in play, "what acts belongs into a role: the lock is given back before a play's own tasks"
+        acting = [
+            task for part in ("pre_tasks", "post_tasks") for task in play.get(part, []) if not SAYING & task.keys()
+        ]
+        assert not acting, f"{acting} would act without the lock"
+
+
+@pytest.mark.parametrize("runbook", [r for r in ALL if not r.is_runbook], ids=_ids)
+def test_the_steps_of_a_job_exist(runbook: Runbook) -> None:
+    for play in _plays(runbook):
+        variables = play.get("vars", {})
+        for step in variables.get("job_steps", []):
+            tasks = ROOT / "roles" / step["role"] / "tasks" / step.get("tasks", "main.yml")
+            assert tasks.is_file(), f"{runbook.path.name} names {tasks}"
+        for role in variables.get("job_checks", []):
+            assert (ROOT / "roles" / role / "tasks" / "preflight.yml").is_file()
+        if "job_steps" in variables:
+            assert len(runbook.path.read_text(encoding="utf-8").splitlines()) <= LONGEST
+
+
 @pytest.mark.parametrize("runbook", RUNBOOKS, ids=_ids)
 def test_the_component_is_complete(runbook: Runbook) -> None:
     name = _component(runbook)
@@ -112,3 +143,24 @@ def test_a_dry_run_of_it_is_proven_to_change_nothing(runbook: Runbook) -> None:
 
 def test_only_playbooks_lie_there() -> None:
     assert sorted(path.name for path in PLAYBOOKS.iterdir() if path.is_file()) == [f"{r.name}.yml" for r in ALL]
+
+
+def test_the_example_of_the_page_is_whole_and_short() -> None:
+    page = (ROOT / "docs" / "runbook_contract.md").read_text(encoding="utf-8")
+    section = page.split("## A whole example, in 40 lines\n")[1].split("\n## ")[0]
+    blocks = re.findall(r"^```yaml\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+    assert sum(len(block.splitlines()) for block in blocks) <= 40
+    play, diagnose, variables, remedy, verify = (yaml.safe_load(block) for block in blocks)
+    assert [role["role"] for role in play[0]["roles"]] == ["runbook"]
+    assert "runbook_diagnosis" in diagnose[-1]["ansible.builtin.set_fact"]
+    (entry,) = variables["redis_ladder"]
+    assert f"remedy_{entry['remedies'][0]['name']}.yml" in section
+    assert all(name in (*_modules(remedy), *_modules(diagnose)) for name in ("redis_memory", "redis_memory_info"))
+    assert "runbook_verification" in verify[-1]["ansible.builtin.set_fact"]
+
+
+def _modules(tasks: list[dict[str, Any]]) -> list[str]:
+    """Return the modules of ours that tasks call, all of which have to exist."""
+    names = [key for task in tasks for key in task if (ROOT / "library" / f"{key}.py").is_file()]
+    assert names, f"{tasks} calls no module that exists"
+    return names
