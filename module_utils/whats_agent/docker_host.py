@@ -151,7 +151,7 @@ def _is_missing(error: WhatsAgentError) -> bool:
 
 
 @contextlib.contextmanager
-def _explained(what: str) -> Iterator[None]:
+def explained(what: str) -> Iterator[None]:
     """Turn the SDK's errors into one that says what was attempted."""
     failures = (_sdk("docker.errors").DockerException, _sdk("requests.exceptions").RequestException)
     try:
@@ -178,7 +178,7 @@ class DockerHost:
     def client(self) -> DockerClient:
         """Return the SDK's client; a missing SDK or an engine that does not answer is one clear error."""
         if self._client is None:
-            with _explained(f"cannot reach the Docker engine at {ENGINE_SOCKET}"):
+            with explained(f"cannot reach the Docker engine at {ENGINE_SOCKET}"):
                 self._client = _sdk("docker").DockerClient(base_url=ENGINE_SOCKET, timeout=self._timeout)
         return self._client
 
@@ -190,7 +190,7 @@ class DockerHost:
         if service is not None:
             labels.append(f"{SERVICE_LABEL}={service}")
         found = []
-        with _explained(f"cannot list the containers of {project}"):
+        with explained(f"cannot list the containers of {project}"):
             for entry in self.client.api.containers(all=True, filters={"label": labels}):
                 is_one_off = (entry.get("Labels") or {}).get(ONE_OFF_LABEL, "False") == "True"
                 if is_one_off != one_off:
@@ -219,7 +219,7 @@ class DockerHost:
     def inspect_if_present(self, container: str) -> ContainerState | None:
         """Return one container by id or name, or None when it is gone."""
         try:
-            with _explained(f"cannot inspect the container {container}"):
+            with explained(f"cannot inspect the container {container}"):
                 return parse_container(self.client.api.inspect_container(container))
         except WhatsAgentError as error:
             if _is_missing(error):
@@ -228,18 +228,18 @@ class DockerHost:
 
     def main_process(self, container: str) -> int:
         """Return the host's process id of a container's main process, 0 when it does not run."""
-        with _explained(f"cannot inspect the container {container}"):
+        with explained(f"cannot inspect the container {container}"):
             return int(self.client.api.inspect_container(container)["State"].get("Pid") or 0)
 
     def logs(self, container: str, tail: int = 50) -> str:
         """Return the last lines a container wrote to stdout and stderr."""
-        with _explained(f"cannot read the log of {container}"):
+        with explained(f"cannot read the log of {container}"):
             raw: bytes = self.client.api.logs(container, stdout=True, stderr=True, tail=tail)
         return raw.decode("utf-8", "replace")
 
     def processes(self, container: str) -> list[Process]:
         """Return the processes of a running container, with their ids on the host."""
-        with _explained(f"cannot list the processes of {container}"):
+        with explained(f"cannot list the processes of {container}"):
             return parse_processes(self.client.api.top(container, ps_args="-o pid,stat,comm"))
 
     def wake(self, container: str) -> None:
@@ -251,28 +251,28 @@ class DockerHost:
 
     def environment(self, container: str) -> dict[str, str]:
         """Return the variables a container was created with. They hold secrets: compare them, never show them."""
-        with _explained(f"cannot inspect the container {container}"):
+        with explained(f"cannot inspect the container {container}"):
             entries = self.client.api.inspect_container(container)["Config"].get("Env") or []
         return dict(entry.split("=", 1) for entry in entries if "=" in entry)
 
     def start(self, container: str) -> None:
         """Start a container that does not run."""
-        with _explained(f"cannot start {container}"):
+        with explained(f"cannot start {container}"):
             self.client.api.start(container)
 
     def unpause(self, container: str) -> None:
         """Let a paused container go on."""
-        with _explained(f"cannot unpause {container}"):
+        with explained(f"cannot unpause {container}"):
             self.client.api.unpause(container)
 
     def restart(self, container: str, *, grace: int) -> None:
         """Stop a container, killing it after `grace` seconds, and start it again."""
-        with _explained(f"cannot restart {container}"):
+        with explained(f"cannot restart {container}"):
             self.client.api.restart(container, timeout=grace)
 
     def stop(self, container: str, *, grace: int) -> None:
         """Stop a container, killing it after `grace` seconds."""
-        with _explained(f"cannot stop {container}"):
+        with explained(f"cannot stop {container}"):
             self.client.api.stop(container, timeout=grace)
 
     def execute(
@@ -292,7 +292,7 @@ class DockerHost:
         command = list(argv)
         if timeout is not None:
             command = ["timeout", "--kill-after=5", str(timeout), *command]
-        with _explained(f"cannot run {argv[0]} in the container {container}"):
+        with explained(f"cannot run {argv[0]} in the container {container}"):
             api = self.client.api
             handle = api.exec_create(container, command, user=user, environment=dict(environment or {}))["Id"]
             stdout, stderr = api.exec_start(handle, demux=True)
@@ -322,7 +322,7 @@ class DockerHost:
         called about once a second while it runs: the place for lock checks and progress; what it raises stops the
         container. `options` go to the SDK's `containers.create` as they are (tmpfs, mem_limit, …).
         """
-        with _explained(f"cannot start {argv[0] if argv else image} in a container of {image}"):
+        with explained(f"cannot start {argv[0] if argv else image} in a container of {image}"):
             container = self.client.containers.create(
                 image,
                 list(argv),
@@ -335,7 +335,7 @@ class DockerHost:
                 **dict(options or {}),
             )
         try:
-            with _explained(f"cannot run {argv[0] if argv else image} in a container of {image}"):
+            with explained(f"cannot run {argv[0] if argv else image} in a container of {image}"):
                 container.start()
                 exit_code = self._wait(str(container.id), timeout, on_tick)
                 stdout = _text(container.logs(stdout=True, stderr=False))
@@ -364,13 +364,13 @@ class DockerHost:
 
     def stop_container(self, container: str, seconds: int) -> None:
         """End a container in order; killed when it takes longer."""
-        with _explained(f"cannot stop the container {container}"):
+        with explained(f"cannot stop the container {container}"):
             self.client.api.stop(container, timeout=seconds)
 
     def remove_container(self, container: str) -> bool:
         """Stop and remove a container with its anonymous volumes; return whether it was there."""
         try:
-            with _explained(f"cannot remove the container {container}"):
+            with explained(f"cannot remove the container {container}"):
                 self.client.api.remove_container(container, force=True, v=True)
         except WhatsAgentError as error:
             if _is_missing(error):
@@ -383,7 +383,7 @@ class DockerHost:
     def volume(self, name: str) -> Volume | None:
         """Return a volume by name, or None."""
         try:
-            with _explained(f"cannot inspect the volume {name}"):
+            with explained(f"cannot inspect the volume {name}"):
                 return parse_volume(self.client.api.inspect_volume(name))
         except WhatsAgentError as error:
             if _is_missing(error):
@@ -393,7 +393,7 @@ class DockerHost:
     def volumes(self, labels: Mapping[str, str]) -> list[Volume]:
         """Return the volumes that carry all these labels, oldest first."""
         wanted = [f"{name}={value}" for name, value in labels.items()]
-        with _explained("cannot list the volumes"):
+        with explained("cannot list the volumes"):
             found = self.client.api.volumes(filters={"label": wanted})["Volumes"] or []
         return sorted((parse_volume(entry) for entry in found), key=lambda volume: (volume.created_at, volume.name))
 
@@ -401,18 +401,18 @@ class DockerHost:
         """Create a volume; one of that name already there is an error, since its content is unknown."""
         if self.volume(name) is not None:
             raise WhatsAgentError(f"the volume {name} already exists", volume=name)
-        with _explained(f"cannot create the volume {name}"):
+        with explained(f"cannot create the volume {name}"):
             return parse_volume(self.client.api.create_volume(name, labels=dict(labels)))
 
     def remove_volume(self, name: str) -> None:
         """Remove a volume; the engine refuses one that is in use."""
-        with _explained(f"cannot remove the volume {name}"):
+        with explained(f"cannot remove the volume {name}"):
             self.client.api.remove_volume(name)
 
     def image_id(self, reference: str) -> str | None:
         """Return the id of an image that is present on this host, or None."""
         try:
-            with _explained(f"cannot inspect the image {reference}"):
+            with explained(f"cannot inspect the image {reference}"):
                 return str(self.client.images.get(reference).id)
         except WhatsAgentError as error:
             if _is_missing(error):
@@ -424,7 +424,7 @@ class DockerHost:
     def network(self, name: str) -> dict[str, Any] | None:
         """Return the engine's document about a network, or None."""
         try:
-            with _explained(f"cannot inspect the network {name}"):
+            with explained(f"cannot inspect the network {name}"):
                 return dict(self.client.api.inspect_network(name))
         except WhatsAgentError as error:
             if _is_missing(error):
@@ -434,7 +434,7 @@ class DockerHost:
     def remove_network(self, name: str, attached: Sequence[str]) -> None:
         """Detach these containers from a network, running or not, and remove it."""
         for container in attached:
-            with _explained(f"cannot detach {container} from the network {name}"):
+            with explained(f"cannot detach {container} from the network {name}"):
                 self.client.api.disconnect_container_from_network(container, name, force=True)
-        with _explained(f"cannot remove the network {name}"):
+        with explained(f"cannot remove the network {name}"):
             self.client.api.remove_network(name)
