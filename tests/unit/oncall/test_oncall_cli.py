@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -87,6 +88,15 @@ def test_each_outcome_has_its_own_exit_code(
 def test_exit_codes_are_distinct_and_leave_usage_alone() -> None:
     assert len(set(EXIT_CODES.values())) == len(EXIT_CODES)
     assert 2 not in EXIT_CODES.values()
+
+
+def test_exit_codes_are_documented_as_they_are() -> None:
+    page = (ROOT / "docs" / "oncall.md").read_text(encoding="utf-8")
+    documented = {int(code) for code in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)}
+    assert documented == {*EXIT_CODES.values(), 2}
+    contract = (ROOT / "docs" / "runbook_contract.md").read_text(encoding="utf-8")
+    for outcome, code in re.findall(r"^\| `(\w+)` \| (?:ok|fails) \| (\d+) \|", contract, re.MULTILINE):
+        assert EXIT_CODES[outcome] == int(code)
 
 
 def test_of_several_hosts_the_gravest_outcome_counts(engine: Engine, oncall: Callable[..., Result]) -> None:
