@@ -161,7 +161,12 @@ def plan_restore(
     `alive` tells whether the server takes commits, so that any time up to now can be reached. `already_there` are bytes
     that an interrupted restore has already written.
     """
-    repository, segments = backrest.contents()
+    try:
+        repository, segments = backrest.contents()
+    except WhatsAgentError:
+        # A full disk keeps even the container from starting that would look; what the engine says of that helps nobody.
+        refuse_full_disk(volumes_root(backrest))
+        raise
     old = backrest.docker.volume(env_volume)
     old_dir = Path(old.mountpoint) if old is not None else None
     if old_dir is not None and not (old_dir / "pg_wal").is_dir():
@@ -238,6 +243,19 @@ def require_space(root: Path, needed: int) -> int:
             free=free,
         )
     return free
+
+
+def refuse_full_disk(root: Path) -> None:
+    """Refuse a disk so full that it cannot even be looked how much a restore needs."""
+    free = free_bytes(root)
+    if free < FULL_BYTES:
+        raise WhatsAgentError(
+            f"the disk under {root} is full, too full to look at the backups: {_mb(free)} MB are free: "
+            "free space first (playbooks/reclaim_disk.yml)",
+            pt=f"o disco em {root} está cheio, cheio demais para consultar os backups: há {_mb(free)} MB livres: "
+            "libere espaço antes (playbooks/reclaim_disk.yml)",
+            free=free,
+        )
 
 
 def disk_is_full(root: Path) -> WhatsAgentError | None:

@@ -145,6 +145,21 @@ def test_a_volume_that_somebody_else_may_write_to_is_refused(entries: list[dict[
         plan.refuse_other_users(backrest, "old")
 
 
+@pytest.mark.parametrize("full", [True, False])
+def test_what_cannot_be_looked_at_is_the_full_disks_fault_only_when_it_is_full(
+    monkeypatch: pytest.MonkeyPatch, full: bool
+) -> None:
+    def contents() -> None:
+        raise WhatsAgentError("cannot start pgbackrest in a container: no space left on device")
+
+    client = SimpleNamespace(info=lambda: {"DockerRootDir": "/var/lib/docker"})
+    backrest: Any = SimpleNamespace(contents=contents, docker=SimpleNamespace(client=client))
+    monkeypatch.setattr(plan, "free_bytes", lambda _path: plan.FULL_BYTES - (1 if full else 0))
+    with pytest.raises(WhatsAgentError, match=r"31 MB are free.*reclaim_disk" if full else "cannot start") as refused:
+        plan.plan_restore(backrest, "old")
+    assert full == ("libere" in refused.value.details.get("pt", ""))
+
+
 def test_a_full_disk_is_told_from_other_failures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert plan.disk_is_full(tmp_path) is None
     monkeypatch.setattr(plan, "free_bytes", lambda _path: plan.FULL_BYTES - 1)
