@@ -92,7 +92,7 @@ class Finding:
         """Return the cause in words, English and Portuguese."""
         english, portuguese = SUMMARIES[self.cause]
         first = f": {self.evidence[0][1]}" if self.evidence and not self.healthy else ""
-        return {"en": english + first, "pt": portuguese + first}
+        return {"en": english + first, "pt": portuguese + first.replace(" lacks ", " não tem ")}
 
 
 def find(seen: Observed, limits: Limits = DEFAULT_LIMITS) -> Finding:

@@ -123,9 +123,8 @@ def assemble(
     """Build the diagnosis in the shape that the role `runbook` takes. Pure."""
     container = seen.container or {}
     reason = refusal
-    if seen.env_error is not None:
-        reason = {"en": seen.env_error, "pt": seen.env_error.replace(" lacks ", " não tem ")}
-    elif reason is None and finding.cause in FOR_PEOPLE:
+    # What is another runbook's gives no reason of its own: the role then names that runbook.
+    if reason is None and finding.cause in FOR_PEOPLE:
         english, portuguese = FOR_PEOPLE[finding.cause]
         reason = {"en": f"{finding.summary['en']}; {english}", "pt": f"{finding.summary['pt']}; {portuguese}"}
     return {

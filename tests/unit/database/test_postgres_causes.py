@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from ansible.module_utils.whats_agent import postgres_causes as causes
 from ansible.module_utils.whats_agent import postgres_words as words
+from ansible.module_utils.whats_agent.breaker import BreakerState
+from ansible.module_utils.whats_agent.plan import Situation, check_diagnosis, decide
 from ansible.module_utils.whats_agent.postgres_diagnosis import assemble
 from ansible.module_utils.whats_agent.postgres_observe import (
     LogSign,
@@ -223,11 +225,15 @@ def test_a_refused_plan_refuses_the_run_and_keeps_the_cause() -> None:
     assert not built["healthy"]
 
 
-def test_an_env_that_lacks_a_variable_belongs_to_the_configuration() -> None:
-    bad = Observed(database="", env_error=".env lacks DB_PASSWORD")
-    built = assemble(bad, causes.find(bad), None, None)
-    assert built["belongs_to"] == "recover_config.yml"
-    assert built["refuse"]["reason"] == {"en": ".env lacks DB_PASSWORD", "pt": ".env não tem DB_PASSWORD"}
+def test_an_env_that_lacks_a_variable_is_refused_naming_the_runbook_for_it() -> None:
+    bad = Observed(database="", env_error="/opt/whats_agent/.env lacks DB_HOST")  # as the server's run told it
+    diagnosis = check_diagnosis(assemble(bad, causes.find(bad), None, None), "database")
+    planned = decide(diagnosis, [], Situation("box", BreakerState("database"), {}, "", 0, None, dry_run=False))
+    assert planned.outcome == "refused"
+    assert planned.reason is not None
+    assert "/opt/whats_agent/.env lacks DB_HOST" in planned.reason["en"]
+    assert "/opt/whats_agent/.env não tem DB_HOST" in planned.reason["pt"]
+    assert all("playbooks/recover_config.yml" in planned.reason[language] for language in ("en", "pt"))
 
 
 LOG = """\
