@@ -76,6 +76,14 @@ mend_container_outdated() { docker volume rm whats_agent_pgdata_copy; }
 
 break_volume_misnamed() { set_env DB_VOLUME whats_agent_pgdata_of_another_server; }
 
+# It died of a signal, and somebody had told the engine not to start it again.
+break_container_exited() {
+  docker update --restart=no "$(container)"
+  pkill -SEGV --exact postgres --oldest
+  soon 30 state '{{.State.Status}}' exited
+}
+mend_container_exited() { docker update --restart=unless-stopped "$(container)"; }
+
 break_process_stopped() { pkill -STOP --exact postgres --oldest; }
 
 # The way to it ------------------------------------------------------------------------------------------------------------
@@ -89,6 +97,13 @@ break_name_wrong() {
   set_env DB_NAME agent
   compose up --detach --no-deps worker
 }
+
+# Without it nothing can be asked of a database at all.
+break_setting_lost() { cp --archive "$stack/.env" "$work/env" && sed -i '/^DB_HOST=/d' "$stack/.env"; }
+mend_setting_lost() { cp --archive "$work/env" "$stack/.env"; }
+
+break_engine_unreachable() { mv /run/docker.sock /run/docker.sock.away; }
+mend_engine_unreachable() { mv /run/docker.sock.away /run/docker.sock; }
 
 # Sessions and locks -------------------------------------------------------------------------------------------------------
 
@@ -104,6 +119,10 @@ break_connections_leaked() {
     whats_agent whats_agent 200
 }
 mend_connections_leaked() { release; }
+
+# The superuser's as well: nobody gets in any more.
+break_slots_exhausted() { hold "$stack/run/postgres" postgres postgres 200; }
+mend_slots_exhausted() { release; }
 
 # Archive, slots, disk -------------------------------------------------------------------------------------------------
 
