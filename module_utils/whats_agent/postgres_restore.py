@@ -62,6 +62,8 @@ STEPS = (
 # What the writers need not have stopped for: a dead server takes no commits, and a volume being filled has no server.
 ASIDE = ("fenced", "restored")
 MAX_ATTEMPTS = 3
+# How a connection ends, or does not come about, when somebody stops or restarts the server: without a code, or with one of these.
+CONNECTION_LOST = frozenset([None, "57P01", "57P02", "57P03"])
 
 
 @dataclass(frozen=True)
@@ -193,7 +195,7 @@ class Restore(RestoreSteps):
                 self._writers_stopped()
             began = time.monotonic()
             try:
-                details = getattr(self, f"_step_{step}")() or {}
+                details = self._take(step)
             except psycopg.Error as error:
                 reason = " ".join(str(error).split())[:300]
                 raise WhatsAgentError(f"PostgreSQL broke off in the step {step}: {reason}", step=step) from error
@@ -201,6 +203,20 @@ class Restore(RestoreSteps):
             times = {**self.state.get("seconds", {}), step: seconds}
             self._save(step=step, seconds=times)
             self.note(step, {"seconds": seconds, **details})
+
+    def _take(self, step: str) -> dict[str, Any]:
+        """Take a step, and once more where somebody has restarted the server under it: each looks first what is there."""
+        import psycopg
+
+        act: Callable[[], dict[str, Any] | None] = getattr(self, f"_step_{step}")
+        try:
+            return act() or {}
+        except psycopg.OperationalError as error:
+            if not self._done("started") or error.sqlstate not in CONNECTION_LOST:
+                raise
+            self.note("connection_lost", {"in_step": step, "reason": " ".join(str(error).split())[:300]})
+        self._have_it_open()
+        return act() or {}
 
     def _bring_back(self, error: WhatsAgentError) -> None:
         """Give a database that served before back to its writers, where the restore failed before it was switched.

@@ -223,6 +223,13 @@ class RestoreSteps:
         wait_open(self.place, self.docker, self.heart, self.clock)
         return details
 
+    def _have_it_open(self) -> None:
+        """Wait for the server on the new volume, which somebody else has restarted or stopped."""
+        container = self.docker.container(self.place.project, self.place.service)
+        if container is None or not container.running:
+            self.compose.start(self.place.service, environment={"DB_VOLUME": self.state["new_volume"]})
+        wait_open(self.place, self.docker, self.heart, self.clock)
+
     def _step_replayed(self) -> dict[str, Any]:
         """Wait until replay has come to the end of what there is, and see that this is the end it must reach."""
         expected, holes = self.state["expected_end"], self.state["holes"]

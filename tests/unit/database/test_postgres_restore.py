@@ -14,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psycopg
 import pytest
 from ansible.module_utils.whats_agent import env_file
 from ansible.module_utils.whats_agent.clock import Clock
@@ -292,6 +293,26 @@ def test_an_error_that_no_other_backup_mends_is_not_held_against_the_backup(plac
     with pytest.raises(WhatsAgentError, match="disk"):
         Recorded(place, parts, {"started": WhatsAgentError("disk full")}).run()
     assert not any(call.startswith("disproven") for call in parts.calls)
+
+
+@pytest.mark.parametrize("step", ["replayed", "verified", "promoted", "checked"])
+def test_a_server_that_somebody_restarts_is_waited_for_and_the_step_taken_again(
+    place: DatabasePlace, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    waited: list[str] = []
+    monkeypatch.setattr(Recorded, "_have_it_open", lambda self: waited.append(self.state["step"]))
+    restore = Recorded(place, Parts(), {step: psycopg.errors.AdminShutdown("terminating connection")})
+    restore.run()
+    assert waited == [STEPS[STEPS.index(step) - 1]]
+    assert restore.did.count(step) == 2
+    assert "connection_lost" in restore.notes
+
+
+def test_an_error_of_the_server_itself_is_not_taken_for_a_restart(place: DatabasePlace) -> None:
+    restore = Recorded(place, Parts(), {"verified": psycopg.errors.QueryCanceled("statement timeout")})
+    with pytest.raises(WhatsAgentError, match="broke off in the step verified"):
+        restore.run()
+    assert restore.did.count("verified") == 1
 
 
 def test_a_second_restore_is_kept_out(place: DatabasePlace) -> None:
