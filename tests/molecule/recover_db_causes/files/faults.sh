@@ -39,6 +39,12 @@ damage() {
   docker start "$(container)"
   soon 60 ready
 }
+# Leave so many megabytes where a path lies, by a file: PATH FILE MEGABYTES
+fill() {
+  local free
+  free=$(df --output=avail --block-size=1M "$1" | tail -n 1)
+  fallocate --length "$((free - $3))M" "$2"
+}
 # Hold sessions open from the host, as a program that never closes any: HOST USER DATABASE COUNT [STATEMENT]
 hold() {
   systemd-run --quiet --collect --unit=whats_agent_test_holder --setenv=PGPASSWORD="$(setting DB_PASSWORD)" \
@@ -147,6 +153,16 @@ break_slot_forgotten() {
     sql "select pg_switch_wal()"
   done
 }
+
+# A proof was killed, and its volumes are still there.
+break_disk_full_scratch() {
+  docker volume create --label whats_agent.scratch=proof whats_agent_scratch_of_a_killed_proof
+  fill /var/lib/docker "$(lies_at whats_agent_scratch_of_a_killed_proof)/filler" 100
+}
+
+# What is not the database's own is for a person to remove.
+break_disk_full_foreign() { fill /var/lib/docker /var/lib/docker/filler 100; }
+mend_disk_full_foreign() { rm /var/lib/docker/filler; }
 
 # The WAL receiver -----------------------------------------------------------------------------------------------------
 
