@@ -188,6 +188,13 @@ break_index_corrupt() { damage messages_pkey; }
 
 break_collation_changed() { sql "update pg_database set datcollversion = '0.9' where datname = 'whats_agent'"; }
 
+break_standby() {
+  docker stop "$(container)"
+  touch "$(data)/standby.signal"
+  docker start "$(container)"
+  soon 60 is "select pg_is_in_recovery()"
+}
+
 break_volume_empty() {
   docker stop "$(container)"
   find "$(data)" -mindepth 1 -delete
