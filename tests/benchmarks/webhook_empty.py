@@ -8,4 +8,4 @@ app = Flask(__name__)
 
 @app.post("/webhook")
 def webhook() -> str:
-    return "EVENT_RECEIVED"
+    return ""
