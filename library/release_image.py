@@ -92,9 +92,8 @@ from ansible.module_utils.whats_agent.journal import Progress, journal_for
 from ansible.module_utils.whats_agent.lock import heartbeat
 
 
-def perform(params: dict[str, Any]) -> list[str]:
+def perform(docker: DockerHost, params: dict[str, Any]) -> list[str]:
     """Build or load, and return the images."""
-    docker = DockerHost(timeout=params["timeout"])
     state_dir = Path(params["state_dir"])
     journal = journal_for(params["run_id"], state_dir)
     with heartbeat(params["run_id"], state_dir) as heart:
@@ -134,13 +133,12 @@ def main() -> None:
         supports_check_mode=True,
     )
     params = module.params
+    docker = DockerHost(timeout=params["timeout"])
     try:
-        needed = params["state"] == "loaded" or not release_image.is_there(
-            DockerHost(timeout=params["timeout"]), params["name"]
-        )
+        needed = params["state"] == "loaded" or not release_image.is_there(docker, params["name"])
         images = [params["name"]] if needed and params["name"] else []
         if needed and not module.check_mode:
-            images = perform(params)
+            images = perform(docker, params)
     except WhatsAgentError as error:
         module.fail_json(msg=error.message, **error.details)
     except OSError as error:

@@ -31,11 +31,9 @@ the disk, and pywa's Flask server, which keeps nothing. Ratio and percentiles ar
   table as CPU µs/request, for the HTTP of gunicorn, an HMAC over the body and one row of SQLite. The empty endpoint has
   the first of the three and Flask's request and response on top, which the webhook does without (`webhook/acceptance.py`
   says why).
-- **A lone message waits for one sync** of the disk and for nothing else. On a disk whose syncs take 10 ms, p50 at low
-  load is 10 ms.
+- **A lone message waits for one sync** of the disk and for nothing else: the slower that is, the later its 200.
 - **Answers are bounded by Meta**: 80 messages a second for a number, one per 6 s to one user after a burst of 45. The
-  agent's part of an answer is a few milliseconds (the figures above include stand-ins that answer at once); OpenAI's
-  seconds dwarf it.
+  time from webhook to answer above is the agent's own, since the stand-ins answer at once; OpenAI's comes on top.
 
 ## How it scales out
 

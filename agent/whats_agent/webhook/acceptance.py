@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """``POST /webhook``: verify, append, answer. A plain WSGI function in front of Flask.
 
-Why not a Flask route: nothing here needs Flask, and its request and response objects cost more than the work itself. Measured on
-two cores, the same durable acceptance inside a route reaches about 0.55 of an empty Flask endpoint's rate, in front of Flask
-about 1.0; the target is 0.8. Everything else of the HTTP interface is Flask's.
+Why not a Flask route: nothing here needs Flask, and its request and response objects cost more than the work itself. A prototype
+of the same durable acceptance reached about half of an empty Flask endpoint's rate inside a route; the target is 0.8, and
+docs/webhook_speed.md says what this one reaches. Everything else of the HTTP interface is Flask's.
 
 Nothing but the local disk is waited for before the 200.
 """
@@ -126,8 +126,7 @@ class Acceptance:
         except MessageLogError as error:
             _log.error(logs.fields(event="webhook_not_stored", status=503, reason=error))
             return 503, "not stored, deliver again"
-        # Meta reads the status only. Without a body the answer leaves in one packet instead of two, and whoever waits for it wakes
-        # once.
+        # Meta reads the status only. Without a body the answer leaves in one packet instead of two.
         return 200, ""
 
     def _accept(self, environ: "WSGIEnvironment") -> None:

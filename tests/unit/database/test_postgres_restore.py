@@ -6,7 +6,6 @@ What each step does is tried on real servers (tests/molecule); here the steps ar
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 from dataclasses import replace
@@ -17,14 +16,10 @@ from typing import Any
 import psycopg
 import pytest
 from ansible.module_utils.whats_agent import env_file
-from ansible.module_utils.whats_agent.clock import Clock
 from ansible.module_utils.whats_agent.errors import WhatsAgentError
 from ansible.module_utils.whats_agent.files import read_json, write_json
-from ansible.module_utils.whats_agent.journal import Progress
 from ansible.module_utils.whats_agent.lock import Idle
-from ansible.module_utils.whats_agent.pgbackrest import Backup, Repository, RunningBackup
 from ansible.module_utils.whats_agent.postgres_backrest import RESTORE_LABEL
-from ansible.module_utils.whats_agent.postgres_backup import FOLLOW_INTERVAL_S, STANDSTILL_S
 from ansible.module_utils.whats_agent.postgres_host import DatabasePlace
 from ansible.module_utils.whats_agent.postgres_plan import RestorePlan
 from ansible.module_utils.whats_agent.postgres_restore import STEPS, Options, Restore
@@ -191,6 +186,20 @@ def test_the_writers_stay_stopped_until_they_are_let_in(place: DatabasePlace, st
     assert ("stop worker" in parts.calls) is not served
 
 
+def test_writers_that_cannot_be_stopped_end_it_before_anything_is_started(
+    place: DatabasePlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_services: str) -> None:
+        raise WhatsAgentError("the worker cannot be stopped")
+
+    restore = Recorded(place, Parts())
+    monkeypatch.setattr(restore.parts, "stop", refuse)
+    with pytest.raises(WhatsAgentError, match="the worker cannot be stopped"):
+        restore.run()
+    assert restore.did == ["fenced", "restored"]
+    assert volume_of(place) == "old"
+
+
 def test_a_finished_restore_is_not_taken_up_again(place: DatabasePlace) -> None:
     parts = Parts()
     first = Recorded(place, parts).run()
@@ -353,117 +362,6 @@ def test_another_wanted_time_begins_anew(place: DatabasePlace) -> None:
     rerun = Recorded(place, parts, target_time="2026-01-31T12:00:00Z")
     write_json(place.restore_path, first)
     assert rerun.run()["id"] != first["id"]
-
-
-class Repositories:
-    """pgBackRest after the promotion to timeline 2, as far as the closing backup asks it. `running` are the bytes done."""
-
-    def __init__(self, backups: list[Backup], running: list[int]) -> None:
-        self.listed = backups
-        self.running = running
-        self.taken: list[tuple[str, int]] = []
-
-    def repositories(self) -> list[int]:
-        """Return the numbers of two repositories."""
-        return [1, 2]
-
-    def running_backup(self) -> RunningBackup | None:
-        """Return how far the backup in the container is, once per call, and None when it has ended."""
-        return RunningBackup(self.running.pop(0), 100) if self.running else None
-
-    def info(self) -> Repository:
-        """Return what is listed."""
-        return Repository(0, "ok", "", tuple(self.listed), "", "")
-
-    def backup(self, kind: str, repo: int, _on_percent: Any) -> Backup:
-        """Take one."""
-        self.taken.append((kind, repo))
-        return full(f"taken{repo}", repo, 2)
-
-
-def full(label: str, repo: int, timeline: int, **changes: Any) -> Backup:
-    """Make a full backup that began on a timeline."""
-    wal = f"{timeline:08X}0000000000000009"
-    base = Backup(label, "full", repo, 10, 20, 1, 1, False, "", "", wal, wal)
-    return replace(base, **changes)
-
-
-class Closing(RestoreSteps):
-    """The closing backup alone."""
-
-    def __init__(self, place: DatabasePlace, repositories: Repositories, now: list[float]) -> None:
-        def sleep(seconds: float) -> None:
-            now[0] += seconds
-
-        backrest: Any = repositories
-        backrest.docker = backrest.compose = None
-        clock = Clock(boottime=lambda: now[0], sleep=sleep)
-        super().__init__(place, backrest, heart=Idle(), progress=lambda step: Progress(None, step), clock=clock)
-        self.state = {"timeline": 2}
-
-    def _save(self, **changes: Any) -> None:
-        self.state.update(changes)
-
-    def _ensure_running(self) -> None:
-        pass
-
-
-@pytest.fixture
-def checkpoints(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Stand in for the connection to PostgreSQL; gives what is executed over it."""
-    executed: list[str] = []
-
-    class Connection(contextlib.AbstractContextManager["Connection"]):
-        def __exit__(self, *_: object) -> None:
-            pass
-
-        def execute(self, statement: str) -> None:
-            executed.append(statement)
-
-    monkeypatch.setattr("ansible.module_utils.whats_agent.postgres_restore_steps.connect", lambda *_: Connection())
-    return executed
-
-
-@pytest.mark.usefixtures("checkpoints")
-@pytest.mark.parametrize(
-    ("listed", "accepted"),
-    [
-        pytest.param([full("left", 1, 2)], True, id="full and begun after the promotion"),
-        pytest.param([full("left", 1, 1)], False, id="begun before the promotion"),
-        pytest.param([full("left", 1, 2, error=True)], False, id="with damaged pages"),
-        pytest.param([full("left", 1, 2, type="incr")], False, id="not a full one"),
-        pytest.param([full("left", 2, 2)], False, id="in another repository"),
-        pytest.param([], False, id="it failed"),
-    ],
-)
-def test_the_backup_of_a_killed_run_is_waited_for_and_accepted_if_it_will_do(
-    place: DatabasePlace, listed: list[Backup], accepted: bool
-) -> None:
-    now = [0.0]
-    repositories = Repositories(listed, running=[10, 50, 100])
-    closing = Closing(place, repositories, now)
-    closing._step_backed_up()
-    assert now[0] == 3 * FOLLOW_INTERVAL_S
-    assert ("full", 1) not in repositories.taken if accepted else ("full", 1) in repositories.taken
-    assert closing.state["new_backups"]["1"] == ("left" if accepted else "taken1")
-
-
-@pytest.mark.usefixtures("checkpoints")
-def test_a_backup_left_at_work_that_stands_still_is_an_error_that_says_how_to_end_it(place: DatabasePlace) -> None:
-    now = [0.0]
-    repositories = Repositories([], running=[70] * 100_000)
-    with pytest.raises(WhatsAgentError, match=r"stood still for 2400 s at 70 of 100 bytes.*--force stop"):
-        Closing(place, repositories, now)._step_backed_up()
-    assert now[0] <= STANDSTILL_S + 2
-    assert not repositories.taken
-
-
-@pytest.mark.usefixtures("checkpoints")
-def test_a_slow_backup_left_at_work_is_waited_for_as_long_as_it_grows(place: DatabasePlace) -> None:
-    now = [0.0]
-    slow = [done for done in range(4) for _ in range(int(STANDSTILL_S) - 10)]
-    Closing(place, Repositories([full("left", 1, 2), full("left2", 2, 2)], running=slow), now)._step_backed_up()
-    assert now[0] > 2 * STANDSTILL_S
 
 
 def test_the_steps_and_their_methods_are_the_same_list() -> None:
