@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from xml.sax.saxutils import escape
 
+from tests.benchmarks.machine import described
 from tests.benchmarks.recovery_report import Row, Target, size_text, table, target_table
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -72,23 +72,12 @@ def plot(rows: Sequence[Row]) -> str:
     return "\n".join([head, f'<rect width="{WIDTH}" height="{y + 4}" fill="#ffffff"/>', *lines, "</svg>\n"])
 
 
-def machine() -> str:
-    """What it was measured on, in a few words."""
-    models = [
-        line.partition(":")[2].strip()
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        if line.startswith("model name")
-    ]
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return f"{os.cpu_count()} × {models[0] if models else 'an unnamed processor'}, {memory:.0f} GiB of memory"
-
-
 def page(rows: Sequence[Row], found: Sequence[Target], minutes: float) -> str:
     """The page's Markdown."""
     day = time.strftime("%Y-%m-%d", time.gmtime())
     return f"""# How long a broken database takes to come back
 
-Written by `tests/benchmarks/recovery.py --write-docs` on {day}, on {machine()}, in {minutes:.0f} minutes. To measure again, on a
+Written by `tests/benchmarks/recovery.py --write-docs` on {day}, on {described()}, in {minutes:.0f} minutes. To measure again, on a
 quiet machine with 16 GB of free disk:
 
 ```console

@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import os
-import platform
 import statistics
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+
+from tests.benchmarks.machine import described
 
 PAGE = "docs/webhook_speed.md"
 SYNCS = 200
@@ -64,16 +65,8 @@ def sync_milliseconds(directory: Path) -> float:
     return statistics.median(taken) * 1000
 
 
-def machine() -> str:
-    """What it was measured on, in a few words."""
-    names = [line for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if "model name" in line]
-    model = names[0].partition(":")[2].strip() if names else platform.machine()
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return f"{os.cpu_count()} cores ({model}), {memory:.0f} GiB, Python {platform.python_version()}"
-
-
 def write(root: Path, measured: list[str]) -> None:
     """Write the page."""
-    text = _PAGE.format(day=datetime.now(UTC).date(), machine=machine(), measured="\n".join(measured).strip())
+    text = _PAGE.format(day=datetime.now(UTC).date(), machine=described(), measured="\n".join(measured).strip())
     (root / PAGE).write_text(text, encoding="utf-8")
     print(f"written: {PAGE}")
