@@ -248,7 +248,9 @@ def main() -> None:
             result = act(module, backrest, heart)
         kinds = {"taken": module.params["type"], "proven": "prove"}
         archive = ArchivePlace(place.stack_dir, place.state_dir, place.project)
-        backup_status.write(backrest, archive, done=kinds.get(module.params["state"]))
+        # What is ready already is no news: a timer writes how things stand every few minutes.
+        if result["changed"] or module.params["state"] != "ready":
+            backup_status.write(backrest, archive, done=kinds.get(module.params["state"]))
         result["repository"] = postgres_backup.standing(backrest.info())
     except WhatsAgentError as error:
         module.fail_json(msg=error.message, **error.details)
