@@ -34,14 +34,7 @@ def of_module() -> set[str]:
 
 def of_script(action: str, script: Path = SCRIPT) -> set[str]:
     """The names that the script can `break`, or has to `mend` after the runbook."""
-    if not script.exists():
-        return set()
     return set(re.findall(rf"^{action}_(\w+)\(\)", script.read_text(encoding="utf-8"), re.MULTILINE))
-
-
-def known() -> set[str]:
-    """Every fault that can be inflicted."""
-    return of_module() | of_script("break")
 
 
 def inflict(server: Server, name: str) -> None:

@@ -195,6 +195,12 @@ break_standby() {
   soon 60 is "select pg_is_in_recovery()"
 }
 
+# Killed, so that nothing writes it anew.
+break_control_file_lost() {
+  docker kill --signal KILL "$(container)"
+  rm "$(data)/global/pg_control"
+}
+
 break_volume_empty() {
   docker stop "$(container)"
   find "$(data)" -mindepth 1 -delete
