@@ -104,6 +104,17 @@ break_name_wrong() {
   compose up --detach --no-deps worker
 }
 
+break_host_wrong() {
+  set_env DB_HOST db.example.invalid
+  compose up --detach --no-deps worker
+}
+
+# The way that everything on the host takes to it; the agent's own is TCP. A young server would be taken for one that is starting.
+break_socket_removed() {
+  soon 90 is "select now() - pg_postmaster_start_time() > '62 s'"
+  rm "$stack/run/postgres/.s.PGSQL.5432" "$stack/run/postgres/.s.PGSQL.5432.lock"
+}
+
 # Without it nothing can be asked of a database at all.
 break_setting_lost() { cp --archive "$stack/.env" "$work/env" && sed -i '/^DB_HOST=/d' "$stack/.env"; }
 mend_setting_lost() { cp --archive "$work/env" "$stack/.env"; }
@@ -143,6 +154,55 @@ archiving_fails() {
 break_repository_foreign() {
   chown -R root:root "$repository"
   archiving_fails
+}
+
+# What names the archive and holds the key to it, both copies: nothing in it can be read without, and nothing is added.
+break_archive_info_lost() {
+  rm "$repository"/archive/main/archive.info{,.copy}
+  archiving_fails
+}
+
+# Nor is there any on this host, as on one whose repository was lost before the first run that keeps them.
+break_archive_info_unkept() {
+  mkdir "$work/kept"
+  mv /var/lib/whats_agent/repository "$work/kept"
+  mv "$repository"/archive/main/archive.info{,.copy} "$work/kept"
+  archiving_fails
+}
+mend_archive_info_unkept() {
+  mv "$work/kept/repository" /var/lib/whats_agent/repository
+  mv "$work"/kept/archive.info{,.copy} "$repository/archive/main"
+  rmdir "$work/kept"
+  sql "select pg_switch_wal()"
+  soon 90 is "select last_archived_time > last_failed_time from pg_stat_archiver"
+}
+
+# The repository lies on a disk of its own, which something else fills.
+break_repository_full() {
+  local size
+  size=$(($(du --summarize --block-size=1M "$repository" | cut -f 1) + 64))
+  docker stop "$(container)"
+  mv "$repository" "$repository.whole"
+  mkdir "$repository"
+  mount -t tmpfs -o "size=${size}M" tmpfs "$repository"
+  cp --archive "$repository.whole/." "$repository"
+  docker start "$(container)"
+  soon 60 ready
+  fill "$repository" "$repository/filler" 0
+  archiving_fails
+}
+mend_repository_full() {
+  rm "$repository/filler"
+  docker stop "$(container)"
+  cp --archive "$repository" "$repository.new"
+  umount "$repository"
+  rmdir "$repository"
+  mv "$repository.new" "$repository"
+  rm -r "$repository.whole"
+  docker start "$(container)"
+  soon 60 ready
+  sql "select pg_switch_wal()"
+  soon 90 is "select last_archived_time > last_failed_time from pg_stat_archiver"
 }
 
 break_slot_forgotten() {
@@ -185,6 +245,84 @@ break_receiver_back() {
 # The data -----------------------------------------------------------------------------------------------------------------
 
 break_index_corrupt() { damage messages_pkey; }
+
+# The catalog of all relations of the agent's database.
+break_catalog_corrupt() { damage pg_class; }
+
+# As after a crash of the disk: the server had no time to end in order.
+break_control_file_lost() {
+  docker kill "$(container)"
+  rm "$(data)/global/pg_control"
+  starts_in_vain
+}
+
+break_control_file_damaged() {
+  docker kill "$(container)"
+  dd if=/dev/urandom of="$(data)/global/pg_control" bs=8192 count=1 conv=notrunc,fsync status=none
+  starts_in_vain
+}
+
+# The repository has the segment, so that nothing need be lost.
+break_checkpoint_lost() {
+  sql checkpoint
+  local segment
+  segment=$(sql "select pg_walfile_name(checkpoint_lsn) from pg_control_checkpoint()")
+  sql "select pg_switch_wal()"
+  soon 90 is "select last_archived_wal >= '$segment' from pg_stat_archiver"
+  docker kill "$(container)"
+  rm "$(data)/pg_wal/$segment"
+  starts_in_vain
+}
+
+# Found again once a restore has begun.
+break_control_file_aside() {
+  docker kill "$(container)"
+  mv "$(data)/global/pg_control" "$work/pg_control"
+  starts_in_vain
+}
+meanwhile_control_file_aside() {
+  docker stop "$(container)"
+  mv "$work/pg_control" "$(data)/global/pg_control"
+  docker start "$(container)"
+  soon 60 ready
+}
+
+# Somebody dropped it. What was in it a moment before is noted.
+break_database_dropped() {
+  date --utc +%FT%T.%6NZ >"$work/before"
+  sleep 0.1 # so that nothing else is of that moment
+  sql "drop database whats_agent with (force)" postgres
+}
+
+# Killed with much WAL after its last checkpoint, on a machine that is busy until all of that is replayed.
+break_slow_replay() {
+  local id cpus
+  id=$(container)
+  cpus=$(docker inspect --format '{{.HostConfig.NanoCpus}}' "$id")
+  sql "alter system set max_wal_size = '8GB'"
+  sql "select pg_reload_conf()"
+  sql "create table replayed (key bigint, number int)" postgres
+  sql "create index on replayed (key)" postgres
+  sql checkpoint
+  sql "insert into replayed select hashint8extended(n, 0), n from generate_series(1, 1000000) n" postgres
+  docker kill "$id"
+  docker update --cpus=0.1 "$id"
+  docker start "$id"
+  docker inspect --format '{{.State.StartedAt}}' "$id" >"$work/started"
+  soon 60 said 'redo starts'
+  systemd-run --quiet --collect --unit=whats_agent_test_busy bash -c "
+    until docker logs --since '$(cat "$work/started")' '$id' 2>&1 | grep --quiet 'redo done'; do sleep 0.5; done
+    docker update --cpus='$((cpus / 1000000000))' '$id'"
+}
+said() { docker logs --since "$(cat "$work/started")" "$(container)" 2>&1 | grep "$1"; } # since its last start
+# Nobody started it once more.
+mend_slow_replay() {
+  state '{{.State.StartedAt}}' "$(cat "$work/started")"
+  said 'redo done'
+  sql "drop table replayed" postgres
+  sql "alter system reset max_wal_size"
+  sql "select pg_reload_conf()"
+}
 
 break_collation_changed() { sql "update pg_database set datcollversion = '0.9' where datname = 'whats_agent'"; }
 
