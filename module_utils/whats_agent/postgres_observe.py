@@ -38,7 +38,11 @@ _SIGN_PATTERNS = {
     "disk_full": r"No space left on device",
     "invalid_page": r"invalid page in block \d+ of relation \"?([^\s\"]+)",
     "checksum_failed": r"page verification failed",
-    "control_damaged": r"incorrect checksum in control file|could not (?:open|read) file \"global/pg_control\"",
+    # Of another version only if PG_VERSION says so too, which the entry point looks at first: else it is the control file's noise.
+    "control_damaged": (
+        r"incorrect checksum in control file|could not (?:open|read) file \"global/pg_control\""
+        r"|database files are incompatible with server"
+    ),
     "checkpoint_lost": r"could not locate a valid checkpoint record|invalid checkpoint record",
     "file_missing": r"could not open file \"((?:base|global|pg_xact|pg_multixact)[^\"]*)\": No such file",
     "catalog_damaged": r"cache lookup failed|could not open relation with OID|relation mapping file",

@@ -77,6 +77,15 @@ def test_what_was_really_broken_is_named(name: str, cause: str) -> None:
     assert found.evidence
 
 
+def test_a_control_file_of_mere_noise_is_damage_and_no_other_version() -> None:
+    # What PostgreSQL 17 said when all of the file was overwritten: it looks at the version in it before its checksum.
+    log = "2026-11-29 07:16:07.475 UTC [6] 55000 FATAL:  database files are incompatible with server\n"
+    signs = read_signs(log, None)
+    found = causes.find(replace(seen("control_damaged"), signs=signs))
+    assert found.cause == "startup_damaged"
+    assert found.evidence[0] == ("log", log.strip())
+
+
 def container(**changes: Any) -> dict[str, Any]:
     """Return the healthy container with some facts changed."""
     assert HEALTHY.container is not None
