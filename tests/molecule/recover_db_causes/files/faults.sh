@@ -274,8 +274,9 @@ break_checkpoint_lost() {
   starts_in_vain
 }
 
-# Found again once a restore has begun.
+# Found again once a restore has begun. The state of an earlier one, which has ended, is not to be taken for that one's.
 break_control_file_aside() {
+  rm --force /var/lib/whats_agent/restore.json
   docker kill "$(container)"
   mv "$(data)/global/pg_control" "$work/pg_control"
   starts_in_vain
