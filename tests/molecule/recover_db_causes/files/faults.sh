@@ -149,6 +149,10 @@ archiving_fails() {
   sql "select pg_switch_wal()"
   soon 90 is "select last_failed_time > coalesce(last_archived_time, '-infinity') from pg_stat_archiver"
 }
+archiving_works() {
+  sql "select pg_switch_wal()"
+  soon 90 is "select last_archived_time > coalesce(last_failed_time, '-infinity') from pg_stat_archiver"
+}
 
 # As after a copy by root.
 break_repository_foreign() {
@@ -173,8 +177,7 @@ mend_archive_info_unkept() {
   mv "$work/kept/repository" /var/lib/whats_agent/repository
   mv "$work"/kept/archive.info{,.copy} "$repository/archive/main"
   rmdir "$work/kept"
-  sql "select pg_switch_wal()"
-  soon 90 is "select last_archived_time > last_failed_time from pg_stat_archiver"
+  archiving_works
 }
 
 # The repository lies on a disk of its own, which something else fills.
@@ -188,7 +191,7 @@ break_repository_full() {
   cp --archive "$repository.whole/." "$repository"
   docker start "$(container)"
   soon 60 ready
-  fill "$repository" "$repository/filler" 0
+  cat /dev/zero >"$repository/filler" 2>"$work/full" || grep --quiet 'No space left' "$work/full"
   archiving_fails
 }
 mend_repository_full() {
@@ -201,8 +204,7 @@ mend_repository_full() {
   rm -r "$repository.whole"
   docker start "$(container)"
   soon 60 ready
-  sql "select pg_switch_wal()"
-  soon 90 is "select last_archived_time > last_failed_time from pg_stat_archiver"
+  archiving_works
 }
 
 break_slot_forgotten() {
