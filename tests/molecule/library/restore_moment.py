@@ -12,7 +12,7 @@ version_added: "0.1.0"
 author: whats_agent contributors (@whats-agent)
 description:
   - V(reached) waits until a restore that is at work has finished a step, and with O(freeze) stops its process right there
-    with SIGSTOP. The process is found by the guard file that it holds open, so no other is stopped.
+    with SIGSTOP. The process is found by the guard file that it holds locked, so no other is stopped.
   - V(resumed) lets a stopped one go on.
   - With O(freeze), the moment is written to O(flag), for whoever watches from outside.
 options:
@@ -69,6 +69,7 @@ old_volume:
   type: str
 """
 
+import ctypes  # noqa: E402
 import json  # noqa: E402
 import os  # noqa: E402
 import signal  # noqa: E402
@@ -79,6 +80,9 @@ from typing import Any  # noqa: E402
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
 
 POLL_SECONDS = 0.005
+PTRACE_SYSCALL, PTRACE_DETACH, PTRACE_SEIZE, PTRACE_INTERRUPT = 24, 17, 0x4206, 0x4207
+PTRACE_O_TRACESYSGOOD = 1
+WALL = 0x40000000  # wait for a thread that is no child, too
 STEPS = (
     "planned",
     "fenced",
@@ -110,17 +114,14 @@ def read_state(path: Path) -> dict[str, Any]:
 
 
 def holders(guard: Path) -> list[int]:
-    """The processes that hold the restore's guard open."""
-    found = []
-    for folder in Path("/proc").iterdir():
-        if not folder.name.isdigit() or int(folder.name) == os.getpid():
-            continue
-        try:
-            if any(entry.readlink() == guard for entry in (folder / "fd").iterdir()):
-                found.append(int(folder.name))
-        except OSError:
-            continue  # it ended, or is not ours to look into
-    return found
+    """The processes that hold the restore's guard locked, as the kernel lists them: that is quick, however many there are."""
+    try:
+        found = guard.stat()
+    except FileNotFoundError:
+        return []
+    wanted = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
+    locks = [line.split() for line in Path("/proc/locks").read_text(encoding="ascii").splitlines()]
+    return [int(fields[4]) for fields in locks if fields[1:2] == ["FLOCK"] and fields[5] == wanted]
 
 
 def come(state: dict[str, Any], step: str) -> bool:
@@ -130,22 +131,60 @@ def come(state: dict[str, Any], step: str) -> bool:
     return STEPS.index(state["step"]) >= STEPS.index(step)
 
 
+def ptrace(request: int, pid: int, data: int = 0) -> None:
+    """Call ptrace(2)."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.ptrace.argtypes = [ctypes.c_long] * 4
+    libc.ptrace.restype = ctypes.c_long
+    if libc.ptrace(request, pid, 0, data) == -1:
+        raise OSError(ctypes.get_errno(), f"ptrace {request:#x} of {pid}: {os.strerror(ctypes.get_errno())}")
+
+
+def stop_after(pid: int, path: Path, step: str) -> None:
+    """Stop a restore's process once it has finished a step, and before it can write anything else.
+
+    Some steps take but a few milliseconds, in which no onlooker is sure to be awake: so its main thread, which writes the
+    state, is let go from one system call to the next.
+    """
+    ptrace(PTRACE_SEIZE, pid, PTRACE_O_TRACESYSGOOD)
+    ptrace(PTRACE_INTERRUPT, pid)
+    looked_at = (0, 0)
+    while True:
+        _pid, status = os.waitpid(pid, WALL)
+        if not os.WIFSTOPPED(status):
+            raise MomentError(f"the restore ended before it came to {step}: {read_state(path)}")
+        found = path.stat() if path.exists() else None
+        if found and looked_at != (found.st_ino, found.st_mtime_ns):
+            looked_at = (found.st_ino, found.st_mtime_ns)
+            if come(read_state(path), step):
+                os.kill(pid, signal.SIGSTOP)
+                ptrace(PTRACE_DETACH, pid)
+                return
+        its_own = os.WSTOPSIG(status) & 0x80 or status >> 16  # not a signal that it is to get
+        ptrace(PTRACE_SYSCALL, pid, 0 if its_own else os.WSTOPSIG(status))
+
+
+def wait_until_held(guard: Path, deadline: float) -> list[int]:
+    """Wait for a restore, and return its process."""
+    while not (pids := holders(guard)):
+        if time.monotonic() > deadline:
+            raise MomentError("no restore has begun")
+        time.sleep(POLL_SECONDS)
+    return pids
+
+
 def reach(params: dict[str, Any]) -> dict[str, Any]:
     """Wait for the moment, and stop the process there."""
     folder = Path(params["state_dir"])
     deadline = time.monotonic() + params["timeout"]
-    while True:
-        if come(read_state(folder / "restore.json"), params["step"]):
-            pids = holders(folder / "restore.guard")
-            if pids:
-                break
-        if time.monotonic() > deadline:
-            raise MomentError(f"the restore never came to {params['step']}: {read_state(folder / 'restore.json')}")
-        time.sleep(POLL_SECONDS)
+    pids = wait_until_held(folder / "restore.guard", deadline)
     if params["freeze"]:
         for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
-    state = read_state(folder / "restore.json")
+            stop_after(pid, folder / "restore.json", params["step"])
+    while not come(state := read_state(folder / "restore.json"), params["step"]):
+        if time.monotonic() > deadline:
+            raise MomentError(f"the restore never came to {params['step']}: {state}")
+        time.sleep(POLL_SECONDS)
     if params["freeze"]:
         flag = Path(params["flag"])
         flag.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
