@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import pgbackrest
@@ -16,6 +17,8 @@ from .postgres_host import GID, UID, one_shot_options, repository_mounts
 
 if TYPE_CHECKING:
     from .postgres_backrest import Backrest
+
+CONFIGURATION_DIR = "/etc/pgbackrest"
 
 
 def check(backrest: Backrest, content: str) -> None:
@@ -29,8 +32,13 @@ def check(backrest: Backrest, content: str) -> None:
             os.chown(path, UID, GID)
         write_atomic(folder / "pgbackrest.conf", backrest.configuration(), mode=0o400, owner=(UID, GID))
         write_atomic(folder / "conf.d" / "secrets.conf", content, mode=0o400, owner=(UID, GID))
-        mounts = {k: v for k, v in repository_mounts(backrest.service).items() if v["bind"] != "/etc/pgbackrest"}
-        mounts[str(folder)] = {"bind": "/etc/pgbackrest", "mode": "ro"}
+        mounts = {k: v for k, v in repository_mounts(backrest.service).items() if v["bind"] != CONFIGURATION_DIR}
+        mounts[str(folder)] = {"bind": CONFIGURATION_DIR, "mode": "ro"}
+        # What reaching a repository by SFTP takes is the server's own: it opens nothing.
+        sftp = Path(backrest.service.binds[CONFIGURATION_DIR][0]) / "sftp"
+        if sftp.is_dir():
+            (folder / "sftp").mkdir(mode=0o700)
+            mounts[str(sftp)] = {"bind": f"{CONFIGURATION_DIR}/sftp", "mode": "ro"}
         result = backrest.docker.run_once(
             backrest.service.image,
             pgbackrest.info_argv(),
@@ -43,9 +51,13 @@ def check(backrest: Backrest, content: str) -> None:
     if result.exit_code != 0:
         raise failed("cannot read the backup repository", pgbackrest.info_argv(), result)
     repository = pgbackrest.parse_info(result.stdout)
-    closed = [number for number, code in sorted(repository.keys.items()) if code == pgbackrest.STATUS_OTHER]
-    if repository.problem or closed:
-        where = f" (repository {', '.join(map(str, closed))})" if closed else ""
-        raise WhatsAgentError(
-            f"the escrowed secrets do not open the backups{where}: {repository.problem or 'wrong passphrase'}"
-        )
+    closed = {
+        number: pgbackrest.repository_problem(repository, number)
+        for number, code in sorted(repository.keys.items())
+        if code == pgbackrest.STATUS_OTHER
+    }
+    if closed:
+        told = "; ".join(f"repository {number}: {problem}" for number, problem in closed.items())
+        raise WhatsAgentError(f"the escrowed secrets do not open the backups: {told}")
+    if repository.problem:
+        raise WhatsAgentError(f"the escrowed secrets do not open the backups: {repository.problem}")
