@@ -24,6 +24,9 @@ PROVEN = "proven"  # annotation: when a backup was restored in scratch and found
 DISPROVEN = "disproven"  # annotation: when that was tried and failed
 BackupType = Literal["full", "diff", "incr"]
 WAL_SEGMENT_BYTES = 16 * 1024 * 1024
+LOOK_TIMEOUT_S = (
+    10  # how long looking waits for a repository that does not answer; the others' part is told all the same
+)
 
 # Status codes of `info --output=json`.
 STATUS_OK = 0
@@ -132,7 +135,7 @@ class Repository:
     @property
     def problem(self) -> str | None:
         """Say in a line why nothing can be restored from here, or None."""
-        if self.status == STATUS_OTHER and ("FormatError" in self.message or "CryptoError" in self.message):
+        if self.status == STATUS_OTHER and _unopened(self.message):
             return f"the repository cannot be opened with this passphrase: {_OTHER_PASSPHRASE[0]}"
         if self.status == STATUS_OTHER:
             return f"the repository cannot be read: {self.message}"
@@ -164,6 +167,30 @@ def repository_problem(repository: Repository, number: int) -> str | None:
     """Say in a line what is wrong with one of the repositories, or None."""
     code = repository.keys[number]
     return Repository(code, repository.messages.get(number, ""), "", repository.of(number), "", "").problem
+
+
+def away(repository: Repository) -> dict[int, str]:
+    """Return, by number, what keeps repositories off this host from being reached while another one can be used.
+
+    Such a one is brought back by whoever runs its host. Until then it must not stand in the way of anything here. One that is
+    reached and does not open, because of its passphrase, is none of these.
+    """
+    if not any(code in (STATUS_OK, STATUS_NO_BACKUP) for code in repository.keys.values()):
+        return {}
+    return {
+        number: repository.messages.get(number, "")
+        for number, code in sorted(repository.keys.items())
+        if number > 1 and code == STATUS_OTHER and not _unopened(repository.messages.get(number, ""))
+    }
+
+
+def told_away(found: Mapping[int, str]) -> str:
+    """Say in a line which repositories cannot be reached, and why."""
+    return "; ".join(f"repository {number} cannot be reached: {reason}" for number, reason in sorted(found.items()))
+
+
+def _unopened(message: str) -> bool:
+    return "FormatError" in message or "CryptoError" in message
 
 
 def _printable(text: str) -> str:
@@ -302,7 +329,7 @@ def _argv(command: str, *options: str) -> list[str]:
 
 def info_argv() -> list[str]:
     """Return the command that lists the repository as JSON."""
-    return _argv("info", "--output=json")
+    return _argv("info", "--output=json", f"--io-timeout={LOOK_TIMEOUT_S}")
 
 
 def stanza_create_argv() -> list[str]:
@@ -356,7 +383,8 @@ def archive_get_argv(segment: str, destination: str) -> list[str]:
 
 def repo_ls_argv(path: str, repo: int) -> list[str]:
     """Return the command that lists a folder of a repository as JSON, recursively."""
-    return ["pgbackrest", f"--repo={repo}", "repo-ls", path, "--recurse", "--output=json"]
+    limit = f"--io-timeout={LOOK_TIMEOUT_S}"
+    return ["pgbackrest", f"--repo={repo}", "repo-ls", path, "--recurse", "--output=json", limit]
 
 
 def repositories(configuration: str) -> list[int]:

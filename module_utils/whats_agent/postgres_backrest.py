@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import env_file, pgbackrest
+from .clock import SYSTEM_CLOCK, Clock
 from .docker_host import DockerHost, ExecResult
 from .errors import WhatsAgentError
 from .postgres_host import DATA_DIR, DatabasePlace, database, one_shot_options, repository_mounts
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 RESTORE_LABEL = "whats_agent.restore"  # on containers and volumes of a restore or a proof: the id it belongs to
 _BACKUP_TIMEOUT_S = 6 * 3600
 _TAIL_LINES = 12
+# For a segment to arrive while another repository is away: pgBackRest waits for that one first (io-timeout), and PostgreSQL a
+# minute after it has failed three times.
+_ARRIVAL_S = 120.0
 
 
 class Backrest:
@@ -171,15 +175,20 @@ class Backrest:
         """Return the archive's listing of each repository that can be read; none that can is an error."""
         listings, failure = [], None
         for repo in self.repositories():
-            argv = pgbackrest.repo_ls_argv(f"archive/{pgbackrest.STANZA}", repo)
-            result = self.run(argv, timeout_s=120)
-            if result.exit_code == 0:
-                listings.append(result.stdout)
-            else:
-                failure = failed("cannot list the archived WAL", argv, result)
+            try:
+                listings.append(self._archive(repo))
+            except WhatsAgentError as error:
+                failure = error
         if failure is not None and not listings:
             raise failure
         return listings
+
+    def _archive(self, repo: int) -> str:
+        argv = pgbackrest.repo_ls_argv(f"archive/{pgbackrest.STANZA}", repo)
+        result = self.run(argv, timeout_s=120)
+        if result.exit_code != 0:
+            raise failed("cannot list the archived WAL", argv, result)
+        return result.stdout
 
     # Acting ----------------------------------------------------------------------------------------------------------
 
@@ -190,6 +199,38 @@ class Backrest:
     def check(self, timeout_s: int = 60) -> None:
         """Prove that WAL reaches the repository: switch a segment and wait for it there."""
         self._act(pgbackrest.check_argv(timeout_s), "WAL archiving does not work", timeout_s + 30)
+
+    def prove_archiving(self, timeout_s: int = 60, clock: Clock = SYSTEM_CLOCK) -> dict[int, str]:
+        """Prove that WAL reaches each repository that can be reached; return those off this host that cannot, with the reason.
+
+        One that is away is somebody else's to bring back. The WAL it lacks waits for it, and it is no reason to call a database
+        that serves and is archived here not recovered.
+        """
+        try:
+            self.check(timeout_s)
+        except WhatsAgentError:
+            away = pgbackrest.away(self.info())
+            if not away:
+                raise
+            self._see_arrive([repo for repo in self.repositories() if repo not in away], clock)
+            return away
+        return {}
+
+    def _see_arrive(self, repositories: Sequence[int], clock: Clock) -> None:
+        """Switch a segment and wait for it in these repositories, as `pgbackrest check` does in all of them or none."""
+        with database(self.place, "postgres") as admin:
+            admin.execute("select pg_create_restore_point('whats_agent archive check')")
+            (segment,) = admin.execute("select pg_walfile_name(pg_switch_wal())").fetchone()
+        deadline = clock.boottime() + _ARRIVAL_S
+        missing = list(repositories)
+        while missing:
+            missing = [repo for repo in missing if segment not in pgbackrest.archived_segments(self._archive(repo))]
+            if missing and clock.boottime() >= deadline:
+                raise WhatsAgentError(
+                    f"WAL archiving does not work: {segment} has not reached repository {missing[0]} within {_ARRIVAL_S:.0f} s"
+                )
+            if missing:
+                clock.sleep(1)
 
     def annotate(self, label: str, repo: int, key: str, value: str) -> None:
         """Write an annotation onto a backup."""

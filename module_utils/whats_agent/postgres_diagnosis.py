@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .clock import SYSTEM_CLOCK, Clock
 from .errors import WhatsAgentError
+from .pgbackrest import away, told_away
 from .postgres_causes import DEFAULT_LIMITS, Finding, Limits, find
 from .postgres_observe import PAGE_BUDGET_S, Observed, observe
 from .postgres_plan import RESERVE_BYTES, RestorePlan, find_restore, plan_restore, plan_undo
@@ -59,6 +60,8 @@ def diagnose(backrest: Backrest, wish: Wish, clock: Clock = SYSTEM_CLOCK) -> tup
             plan = _plan(backrest, seen, finding, wish, clock)
         except WhatsAgentError as error:
             refusal = {"en": error.message, "pt": str(error.details.get("pt") or error.message)}
+    elif finding.cause == "archive_failing" and wish.plan:
+        refusal = _off_host(backrest)
     return assemble(seen, finding, plan, refusal, removal), seen
 
 
@@ -78,6 +81,24 @@ def wished(finding: Finding, seen: Observed, wish: Wish) -> Finding:
     if wish.undo is not None:
         return Finding("undo_wanted", (("restore to undo", wish.undo), ("otherwise", finding.cause)))
     return Finding("wrong_data", (("wanted time", wanted), ("otherwise", finding.cause)))
+
+
+def _off_host(backrest: Backrest) -> dict[str, str] | None:
+    """Say what WAL cannot reach where that is a repository off this host: nothing that could be mended here is wrong then."""
+    try:
+        found = away(backrest.info())
+    except WhatsAgentError:
+        return None
+    if not found:
+        return None
+    numbers, reasons = ", ".join(map(str, found)), "; ".join(found.values())
+    return {
+        "en": f"{told_away(found)}; meanwhile WAL is archived on this host, and what waits is sent once it is back. "
+        "Bring it back, or take it out of the inventory (backup_second_repository) and run playbooks/deploy.yml",
+        "pt": f"o repositório {numbers} não pode ser alcançado ({reasons}); enquanto isso o WAL é arquivado neste host, e o que "
+        "espera é enviado quando ele voltar. Traga-o de volta, ou retire-o do inventário (backup_second_repository) e execute "
+        "playbooks/deploy.yml",
+    }
 
 
 def _plan(backrest: Backrest, seen: Observed, finding: Finding, wish: Wish, clock: Clock) -> RestorePlan | None:

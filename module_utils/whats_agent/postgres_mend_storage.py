@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from . import postgres_proof
 from .errors import WhatsAgentError
+from .pgbackrest import STATUS_MISSING_STANZA_DATA, STATUS_MISSING_STANZA_PATH, STATUS_NO_BACKUP
 from .postgres_backup import Outcome, expire
 from .postgres_causes import holds_too_much, space_finding
 from .postgres_host import GID, REPOSITORY_DIR, UID, database
@@ -33,8 +34,10 @@ def mend_archiving(backrest: Backrest, order: Order) -> list[str]:
                 for path in wrong:
                     _own(path)
     info = backrest.info()
-    if info.problem and info.status != 2:
-        if "passphrase" in info.problem:
+    # Beside a second repository that is in order, a lost one shows in its own status only.
+    lost = any(code in (STATUS_MISSING_STANZA_PATH, STATUS_MISSING_STANZA_DATA) for code in info.keys.values())
+    if lost or (info.problem and info.status != STATUS_NO_BACKUP):
+        if info.problem and "passphrase" in info.problem:
             raise WhatsAgentError(info.problem)
         done.append("prepared the repository")
         if order.write:

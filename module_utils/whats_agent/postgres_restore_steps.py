@@ -307,13 +307,13 @@ class RestoreSteps:
         """Prove that WAL of the new timeline reaches the repository."""
         self._ensure_running()
         try:
-            self.backrest.check()
+            away = self.backrest.prove_archiving()
         except WhatsAgentError:
             # One of two repositories may have been lost with the volume: it begins anew.
             self.backrest.stanza_create()
-            self.backrest.check()
-            return {"prepared_a_repository": True}
-        return {}
+            away = self.backrest.prove_archiving()
+            return {"prepared_a_repository": True, **_told(away)}
+        return _told(away)
 
     def _step_served(self) -> dict[str, Any]:
         """Let the writers in again: the worker replays the message log from the restored position."""
@@ -350,15 +350,16 @@ class RestoreSteps:
         with connect(self.place, "postgres") as admin:
             admin.execute("checkpoint")
         taken = self.state.get("new_backups", {})
+        away = pgbackrest.away(self.backrest.info())
         for repo in self.backrest.repositories():
-            if str(repo) not in taken:
+            if str(repo) not in taken and repo not in away:
                 label = self._backup_left_running(repo)
                 if label is None:
                     reporter = self.progress(f"backup into repository {repo}")
                     label = self.backrest.backup("full", repo, percent_of(reporter)).label
                 taken = {**taken, str(repo): label}
                 self._save(new_backups=taken)
-        return {"backups": taken}
+        return {"backups": taken, **_told(away)}
 
     def _backup_left_running(self, repo: int) -> str | None:
         """Wait for the backup that a killed run left at work in the container; return its label if it will do.
@@ -374,3 +375,8 @@ class RestoreSteps:
             if b.repo == repo and b.type == "full" and not b.error and timeline_of(b.wal_start) == timeline
         ]
         return found[-1].label if found else None
+
+
+def _told(away: dict[int, str]) -> dict[str, str]:
+    """Note repositories that cannot be reached, where there are any. Their backups are the timers' to take once they are back."""
+    return {"away": pgbackrest.told_away(away)} if away else {}

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from .lock import Heart, Idle
 
 START_DEADLINE_S = 900.0  # a standby opens once it is consistent; it may have much to replay until then
-STALL_S = 20.0  # replay that stands still this long has ended, wherever it is
+# Replay that stands still this long has ended, wherever it is. Fetching a segment while a repository is away takes pgBackRest its
+# io-timeout of 10 s, and longer on a busy server.
+STALL_S = 30.0
 POLL_S = 0.1
 WAITING = "RecoveryRetrieveRetryInterval"
 # What keeps a server from starting whatever backup it stands on.

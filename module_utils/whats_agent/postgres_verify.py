@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from . import env_file, postgres_integrity
 from .clock import SYSTEM_CLOCK, Clock
 from .errors import WhatsAgentError
+from .pgbackrest import told_away
 from .postgres_causes import DEFAULT_LIMITS, Limits, find
 from .postgres_host import DATA_DIR, ENV_NAMES, DatabasePlace, application_login, database
 from .postgres_integrity import Check
@@ -89,26 +90,32 @@ def verify(  # the keywords are each one check more
     rows = rows_of(env, address)
     detail = ", ".join(f"{table} {count}" for table, count in sorted(rows.items()))
     checks.append(Check("rows", True, detail or "no table yet"))
+    settled = SETTLED
     if archiving:
-        checks.append(_archiving(backrest))
+        check, away = _archiving(backrest)
+        checks.append(check)
+        # PostgreSQL sees that archiving fails as long as one repository is away; that the others get it was just proven.
+        settled = SETTLED | {"archive_failing"} if away else SETTLED
     if structure:
         checks.append(postgres_integrity.check_structure(docker, container.id))
-    checks.append(_diagnosis(backrest, limits))
+    checks.append(_diagnosis(backrest, limits, settled))
     return checks, rows
 
 
-def _diagnosis(backrest: Backrest, limits: Limits) -> Check:
+def _diagnosis(backrest: Backrest, limits: Limits, settled: frozenset[str]) -> Check:
     """Look once more from all sides: a database may serve while what will take it down again is still there."""
     finding = find(observe(backrest.place, backrest.docker, page_budget_s=0), limits)
-    return Check("diagnosis", finding.cause in SETTLED, finding.summary["en"])
+    return Check("diagnosis", finding.cause in settled, finding.summary["en"])
 
 
-def _archiving(backrest: Backrest) -> Check:
+def _archiving(backrest: Backrest) -> tuple[Check, dict[int, str]]:
+    """Judge the archiving; also return the repositories that cannot be reached."""
     try:
-        backrest.check()
+        away = backrest.prove_archiving()
     except WhatsAgentError as error:
-        return Check("archiving", False, error.message)
-    return Check("archiving", True, "a segment was switched and has arrived in the repository")
+        return Check("archiving", False, error.message), {}
+    told = "a segment was switched and has arrived in the repository"
+    return Check("archiving", True, f"{told} on this host; {told_away(away)}" if away else told), away
 
 
 def as_result(checks: list[Check], rows: dict[str, int]) -> dict[str, Any]:

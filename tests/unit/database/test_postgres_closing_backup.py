@@ -32,6 +32,7 @@ class Repositories:
         self.listed = backups
         self.running = running
         self.taken: list[tuple[str, int]] = []
+        self.keys = {1: 0, 2: 0}
 
     def repositories(self) -> list[int]:
         """Return the numbers of two repositories."""
@@ -43,7 +44,7 @@ class Repositories:
 
     def info(self) -> Repository:
         """Return what is listed."""
-        return Repository(0, "ok", "", tuple(self.listed), "", "")
+        return Repository(0, "ok", "", tuple(self.listed), "", "", keys=self.keys)
 
     def backup(self, kind: str, repo: int, _on_percent: Any) -> Backup:
         """Take one."""
@@ -134,3 +135,12 @@ def test_a_slow_backup_left_at_work_is_waited_for_as_long_as_it_grows(place: Dat
     slow = [done for done in range(4) for _ in range(int(STANDSTILL_S) - 10)]
     Closing(place, Repositories([full("left", 1, 2), full("left2", 2, 2)], running=slow), now)._step_backed_up()
     assert now[0] > 2 * STANDSTILL_S
+
+
+@pytest.mark.usefixtures("checkpoints")
+def test_a_repository_that_is_away_keeps_no_restore_from_its_end(place: DatabasePlace) -> None:
+    repositories = Repositories([], running=[])
+    repositories.keys = {1: 0, 2: 99}
+    done = Closing(place, repositories, [0.0])._step_backed_up()
+    assert repositories.taken == [("full", 1)]
+    assert "repository 2 cannot be reached" in done["away"]
