@@ -251,7 +251,7 @@ break_index_corrupt() { damage messages_pkey; }
 # The catalog of all relations of the agent's database.
 break_catalog_corrupt() { damage pg_class; }
 
-# As after a crash of the disk: the server had no time to end in order.
+# Killed, so that nothing writes it anew.
 break_control_file_lost() {
   docker kill "$(container)"
   rm "$(data)/global/pg_control"
@@ -334,12 +334,6 @@ break_standby() {
   touch "$(data)/standby.signal"
   docker start "$(container)"
   soon 60 is "select pg_is_in_recovery()"
-}
-
-# Killed, so that nothing writes it anew.
-break_control_file_lost() {
-  docker kill --signal KILL "$(container)"
-  rm "$(data)/global/pg_control"
 }
 
 break_volume_empty() {
