@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import env_file, pgbackrest
+from . import env_file, pgbackrest, postgres_repository
 from .clock import SYSTEM_CLOCK, Clock
 from .docker_host import DockerHost, ExecResult
 from .errors import WhatsAgentError
@@ -164,19 +164,22 @@ class Backrest:
 
     def archived(self) -> list[str]:
         """Return the WAL segments of all repositories, sorted: fetching one asks each repository in turn."""
-        return sorted({name for listing in self._archives() for name in pgbackrest.archived_segments(listing)})
+        return sorted({name for listing in self.archives().values() for name in pgbackrest.archived_segments(listing)})
 
     def archived_at(self) -> float | None:
         """Return when the newest segment was archived, in seconds since the epoch."""
-        times = [moment for listing in self._archives() if (moment := pgbackrest.archived_at(listing)) is not None]
+        times = [
+            moment for listing in self.archives().values() if (moment := pgbackrest.archived_at(listing)) is not None
+        ]
         return max(times, default=None)
 
-    def _archives(self) -> list[str]:
-        """Return the archive's listing of each repository that can be read; none that can is an error."""
-        listings, failure = [], None
+    def archives(self) -> dict[int, str]:
+        """Return the archive's listing of each repository that can be read, by its number; none that can is an error."""
+        listings: dict[int, str] = {}
+        failure = None
         for repo in self.repositories():
             try:
-                listings.append(self._archive(repo))
+                listings[repo] = self._archive(repo)
             except WhatsAgentError as error:
                 failure = error
         if failure is not None and not listings:
@@ -195,6 +198,13 @@ class Backrest:
     def stanza_create(self) -> None:
         """Prepare the repository; it changes nothing when that is done."""
         self._act(pgbackrest.stanza_create_argv(), "cannot prepare the backup repository", 60)
+        self.keep_infos()
+
+    def keep_infos(self) -> None:
+        """Keep beside the repository what nothing in it can be read without."""
+        repository = postgres_repository.repository_of(self.service.binds)
+        if repository is not None:
+            postgres_repository.keep(self.place, repository)
 
     def check(self, timeout_s: int = 60) -> None:
         """Prove that WAL reaches the repository: switch a segment and wait for it there."""
@@ -235,10 +245,12 @@ class Backrest:
     def annotate(self, label: str, repo: int, key: str, value: str) -> None:
         """Write an annotation onto a backup."""
         self._act(pgbackrest.annotate_argv(label, repo, key, value), f"cannot annotate the backup {label}", 60)
+        self.keep_infos()
 
     def expire(self, repo: int) -> None:
         """Remove what retention no longer keeps."""
         self._act(pgbackrest.expire_argv(repo), "cannot expire old backups", 600)
+        self.keep_infos()
 
     def backup(self, kind: BackupType, repo: int, on_percent: Callable[[float], None]) -> Backup:
         """Take a backup into a repository and return it. One of damaged pages is an error, although pgBackRest ends well."""
@@ -259,6 +271,7 @@ class Backrest:
             if exit_code == pgbackrest.EXIT_LOCKED:
                 raise failed("another backup is running", argv, result)
             raise failed(f"the {kind} backup failed", argv, result)
+        self.keep_infos()
         new = [b for b in self.info().backups if b.repo == repo and (repo, b.label) not in before]
         if not new:
             raise WhatsAgentError(f"the {kind} backup ended well, yet the repository lists no new one")

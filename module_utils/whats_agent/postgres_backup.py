@@ -163,4 +163,5 @@ def make_ready(backrest: Backrest, *, keep_full: int, progress: Callable[[str], 
         outcome.changed = True
         outcome.backup = taken.backup
         outcome.steps += taken.steps
+    backrest.keep_infos()  # those of a repository from before this was done
     return outcome

@@ -296,7 +296,9 @@ def _resources(seen: Observed, limits: Limits) -> Finding | None:  # noqa: PLR09
         return _finding("blocked", *(("blocker", _describe_blocker(b)) for b in stuck))
     if server.archive_failing and server.archive_mode == "on":
         ready = ("waiting segments", server.archive_ready)
-        return _finding("archive_failing", *(("log", s.line) for s in seen.signs if s.sign == "archive_failed"), ready)
+        lost = (("backup repository", f"{name} is missing, both copies") for name in seen.repository_lacks)
+        lines = (("log", s.line) for s in seen.signs if s.sign == "archive_failed")
+        return _finding("archive_failing", *lost, *lines, ready)
     held = [s for s in server.slots if holds_too_much(s, limits)]
     if held:
         return _finding("slot_holding_wal", *(("slot", f"{s['slot_name']} holds {s['held']} bytes") for s in held))

@@ -7,12 +7,12 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import postgres_proof
+from . import postgres_proof, postgres_repository
 from .errors import WhatsAgentError
 from .pgbackrest import STATUS_MISSING_STANZA_DATA, STATUS_MISSING_STANZA_PATH, STATUS_NO_BACKUP
 from .postgres_backup import Outcome, expire
 from .postgres_causes import holds_too_much, space_finding
-from .postgres_host import GID, REPOSITORY_DIR, UID, database
+from .postgres_host import GID, UID, database
 from .postgres_observe import observe
 from .postgres_server import SLOTS, rows
 from .postgres_volumes import data_volumes
@@ -23,20 +23,23 @@ if TYPE_CHECKING:
 
 
 def mend_archiving(backrest: Backrest, order: Order) -> list[str]:
-    """Make WAL reach the repository again: its owner and modes, its stanza; then prove it."""
+    """Make WAL reach the repository again: its owner and modes, what opens it, its stanza; then prove it."""
     done = []
-    repository = backrest.service.binds.get(REPOSITORY_DIR)
+    unopened: tuple[str, ...] = ()
+    repository = postgres_repository.repository_of(backrest.service.binds)
     if repository is not None:
-        wrong = [p for p in _walk(Path(repository[0])) if not _owned(p)]
+        wrong = [p for p in _walk(repository) if not _owned(p)]
         if wrong:
-            done.append(f"gave {len(wrong)} files of {repository[0]} back to the server's user")
+            done.append(f"gave {len(wrong)} files of {repository} back to the server's user")
             if order.write:
                 for path in wrong:
                     _own(path)
+        unopened = postgres_repository.lacks(repository)
+        done += postgres_repository.put_back(backrest.place, repository, write=order.write)
     info = backrest.info()
     # Beside a second repository that is in order, a lost one shows in its own status only.
     lost = any(code in (STATUS_MISSING_STANZA_PATH, STATUS_MISSING_STANZA_DATA) for code in info.keys.values())
-    if lost or (info.problem and info.status != STATUS_NO_BACKUP):
+    if (lost or (info.problem and info.status != STATUS_NO_BACKUP)) and (order.write or not unopened):
         if info.problem and "passphrase" in info.problem:
             raise WhatsAgentError(info.problem)
         done.append("prepared the repository")

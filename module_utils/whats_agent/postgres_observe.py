@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import env_file, postgres_pages
+from . import env_file, postgres_pages, postgres_repository
 from .errors import WhatsAgentError
 from .files import read_json
 from .postgres_host import (
@@ -120,6 +120,7 @@ class Observed:
     container_volume_there: bool = False
     stopped_processes: tuple[str, ...] = ()
     spaces: tuple[Space, ...] = ()
+    repository_lacks: tuple[str, ...] = ()
     pages: dict[str, Any] | None = None
     bad_pages: tuple[dict[str, Any], ...] = ()
     restore: dict[str, Any] | None = None
@@ -226,6 +227,7 @@ def observe(place: DatabasePlace, docker: DockerHost, *, page_budget_s: float = 
         "restore": restore,
         "wrong_address": wrong_address(place, env),
         "spaces": spaces(place, container),
+        "repository_lacks": repository_lacks(container),
     }
     if container is None or not container.running:
         return Observed(**seen)
@@ -240,6 +242,12 @@ def wrong_address(place: DatabasePlace, env: dict[str, str]) -> tuple[str, ...]:
     """Return what of `.env` does not lead to the stack's own database, as `NAME=value`."""
     wanted = {"DB_HOST": place.service, "DB_PORT": str(PORT)}
     return tuple(f"{name}={env.get(name, '')}" for name, value in wanted.items() if env.get(name, value) != value)
+
+
+def repository_lacks(container: ContainerState | None) -> tuple[str, ...]:
+    """Return what the backup repository has lost without which nothing in it can be read."""
+    repository = container.mounts.get(REPOSITORY_DIR) if container else None
+    return postgres_repository.lacks(Path(repository)) if repository is not None else ()
 
 
 def spaces(place: DatabasePlace, container: ContainerState | None) -> tuple[Space, ...]:

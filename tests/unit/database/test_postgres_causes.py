@@ -86,6 +86,13 @@ def test_a_control_file_of_mere_noise_is_damage_and_no_other_version() -> None:
     assert found.evidence[0] == ("log", log.strip())
 
 
+def test_what_the_repository_has_lost_is_said_first() -> None:
+    lost = ("archive/main/archive.info",)
+    found = causes.find(replace(HEALTHY, server=server(archive_failing=True, archive_ready=2), repository_lacks=lost))
+    assert found.cause == "archive_failing"
+    assert found.evidence[0] == ("backup repository", "archive/main/archive.info is missing, both copies")
+
+
 def container(**changes: Any) -> dict[str, Any]:
     """Return the healthy container with some facts changed."""
     assert HEALTHY.container is not None
