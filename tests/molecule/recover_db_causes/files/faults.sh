@@ -244,6 +244,20 @@ break_receiver_back() {
   chown -R 64011:64000 "$(docker volume inspect --format '{{.Mountpoint}}' whats_agent_wal_receiver)"
 }
 
+# The volume goes right after a commit: what no archived segment has, the receiver has written down.
+break_volume_lost_receiving() {
+  sql "create table if not exists fault_kept (moment timestamptz)"
+  sql "insert into fault_kept values (clock_timestamp())"
+  local volume
+  volume=$(mounted)
+  docker rm --force "$(container)"
+  docker volume rm "$volume"
+}
+mend_volume_lost_receiving() {
+  [ "$(sql "select count(*) from fault_kept")" = 1 ] || { echo "the last commit is lost" >&2; exit 1; }
+  sql "drop table fault_kept"
+}
+
 # The data -----------------------------------------------------------------------------------------------------------------
 
 break_index_corrupt() { damage messages_pkey; }
@@ -378,6 +392,8 @@ volume_replaced() {
     names | comm -23 "$work/names" - | diff /dev/null - >&2
   fi
 }
+# That of before is gone for good.
+volume_remade() { [ "$(mounted)" != "$(cat "$work/volume")" ] && [ "$(mounted)" = "$(setting DB_VOLUME)" ]; }
 names() {
   local place
   place=$(lies_at "$(cat "$work/volume")")
