@@ -267,7 +267,8 @@ def _access(seen: Observed) -> Finding | None:  # noqa: PLR0911 - one return a c
             return _finding(
                 "url_wrong", ("DB_NAME", seen.database), ("the agent's tables are in", seen.agent_databases[0])
             )
-        return _finding("database_missing", ("databases", ", ".join(server.databases)))
+        there = ", ".join(server.databases)
+        return _finding("database_missing", ("DB_NAME", seen.database), ("databases", there))
     error = (seen.login_error or "").lower()
     if "too many c" in error or "connection slots are reserved" in error:
         return _finding("connections_exhausted", ("login", seen.login_error))

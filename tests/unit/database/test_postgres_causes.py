@@ -196,6 +196,12 @@ def test_variations(changes: dict[str, Any], cause: str) -> None:
     assert causes.find(replace(HEALTHY, **changes)).cause == cause
 
 
+def test_a_dropped_database_is_named() -> None:
+    found = causes.find(replace(HEALTHY, server=server(databases=("postgres",))))
+    assert found.cause == "database_missing"
+    assert found.summary["en"] == f"the agent's database does not exist: {HEALTHY.database}"
+
+
 def test_what_hides_the_others_is_named_first() -> None:
     worst = replace(
         seen("page_corrupt_read"),
