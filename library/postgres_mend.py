@@ -18,10 +18,12 @@ options:
     description:
       - V(indexes) rebuilds damaged and invalid indexes; it fails where more than indexes is damaged.
       - V(credentials) gives the agent's role the password of C(.env). V(url) has C(.env) lead to the stack's database, and
-        V(volume_name) has it name the volume that the container uses.
+        V(volume_name) has it name the volume that the container uses. V(outdated) puts the container on the volume of C(.env), and
+        aside what was archived meanwhile under the names of that one's own WAL.
       - V(blockers) ends idle sessions that hold a transaction open and block others; V(connections) ends idle sessions.
       - V(processes) lets processes go on that a signal has stopped. V(standby) promotes a standby that follows nobody.
-      - V(archiving) gives the repository back to the server's user, prepares it, and proves that WAL reaches it.
+      - V(archiving) gives the repository back to the server's user, puts C(archive.info) or C(backup.info) back, prepares it, and
+        proves that WAL reaches it.
       - V(slots) drops inactive replication slots that hold back too much WAL.
         V(receiver) starts the WAL receiver that commits wait for, or frees them.
       - V(collation) rebuilds indexes and accepts the new collation version.
@@ -32,6 +34,7 @@ options:
       - credentials
       - url
       - volume_name
+      - outdated
       - standby
       - processes
       - blockers

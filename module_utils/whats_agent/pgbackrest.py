@@ -387,6 +387,11 @@ def repo_ls_argv(path: str, repo: int) -> list[str]:
     return ["pgbackrest", f"--repo={repo}", "repo-ls", path, "--recurse", "--output=json", limit]
 
 
+def repo_rm_argv(path: str, repo: int) -> list[str]:
+    """Return the command that removes a file from a repository."""
+    return ["pgbackrest", f"--repo={repo}", "repo-rm", path]
+
+
 def repositories(configuration: str) -> list[int]:
     """Return the numbers of the repositories that a pgbackrest.conf names, lowest first."""
     return sorted({int(number) for number in re.findall(r"^repo(\d+)-", configuration, re.MULTILINE)}) or [1]

@@ -247,6 +247,10 @@ class Backrest:
         self._act(pgbackrest.annotate_argv(label, repo, key, value), f"cannot annotate the backup {label}", 60)
         self.keep_infos()
 
+    def remove(self, path: str, repo: int) -> None:
+        """Remove a file from a repository."""
+        self._act(pgbackrest.repo_rm_argv(path, repo), f"cannot remove {path} from repository {repo}", 60)
+
     def expire(self, repo: int) -> None:
         """Remove what retention no longer keeps."""
         self._act(pgbackrest.expire_argv(repo), "cannot expire old backups", 600)

@@ -155,11 +155,12 @@ def _container(seen: Observed) -> Finding | None:  # noqa: PLR0911 - one return 
     young = seen.server is None and (seen.uptime or 0) < CRASH_UPTIME_S
     died = container["restart_count"] > 0 and bool(_last_words(seen.signs)) and not _STARTING.search(_said(seen))
     crashing = status == "restarting" or (young and (container["restart_count"] >= CRASH_RESTARTS or died))
+    if seen.container_volume and seen.volume and seen.container_volume != seen.volume.name:
+        # Also of one that is stopped, as it is in the middle of this one's remedy.
+        return _finding(
+            "container_outdated", ("container's volume", seen.container_volume), ("DB_VOLUME", seen.volume.name)
+        )
     if status == "running" and not crashing:
-        if seen.container_volume and seen.volume and seen.container_volume != seen.volume.name:
-            return _finding(
-                "container_outdated", ("container's volume", seen.container_volume), ("DB_VOLUME", seen.volume.name)
-            )
         return None
     details = (
         ("status", status),

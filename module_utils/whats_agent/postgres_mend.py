@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import env_file, postgres_pages
 from .errors import WhatsAgentError
+from .postgres_foreign import mend_outdated
 from .postgres_host import DATA_DIR, ENV_NAMES, PORT, application_login, database
 from .postgres_mend_sessions import mend_blockers, mend_connections, mend_processes, mend_receiver
 from .postgres_mend_storage import mend_archiving, mend_slots, mend_space
@@ -199,6 +200,7 @@ REMEDIES: dict[str, Callable[..., list[str]]] = {
     "credentials": mend_credentials,
     "url": mend_url,
     "volume_name": mend_volume_name,
+    "outdated": mend_outdated,
     "standby": mend_standby,
     "processes": mend_processes,
     "blockers": mend_blockers,

@@ -125,6 +125,7 @@ SLOT = {"slot_name": "gone", "active": False, "wal_status": "extended", "held": 
         ({"volume": replace(VOLUME, present=False)}, "volume_lost"),
         ({"volume": replace(VOLUME, version="16")}, "wrong_major"),
         ({"container_volume": "another"}, "container_outdated"),
+        ({"container_volume": "another", "container": container(status="exited"), "server": None}, "container_outdated"),
         ({"container": container(status="restarting", restart_count=1, exit_code=1), "server": None}, "crash_loop"),
         (
             {"container": container(status="running", restart_count=4), "uptime": 3.0, "server": None},

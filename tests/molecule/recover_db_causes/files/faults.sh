@@ -78,7 +78,16 @@ break_container_outdated() {
   cp --archive "$(data)/." "$(docker volume inspect --format '{{.Mountpoint}}' "$copy")/"
   DB_VOLUME=$copy compose up --detach --no-deps --wait postgres
 }
-mend_container_outdated() { docker volume rm whats_agent_pgdata_copy; }
+mend_container_outdated() {
+  docker volume rm whats_agent_pgdata_copy
+  # What the server calls archived is in the repository with the content that it has here, and not with the copy's.
+  local wal done name
+  wal=$(data)/pg_wal
+  for done in "$wal"/archive_status/????????????????????????.done; do
+    name=$(basename "$done" .done)
+    ls "$repository"/archive/main/17-*/"${name:0:16}/$name-$(sha1sum "$wal/$name" | cut -d ' ' -f 1)".*
+  done
+}
 
 break_volume_misnamed() { set_env DB_VOLUME whats_agent_pgdata_of_another_server; }
 
