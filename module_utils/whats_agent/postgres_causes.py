@@ -296,7 +296,8 @@ def _resources(seen: Observed, limits: Limits) -> Finding | None:  # noqa: PLR09
     stuck = [b for b in server.blockers if is_stuck(b, limits)]
     if stuck:
         return _finding("blocked", *(("blocker", _describe_blocker(b)) for b in stuck))
-    if server.archive_failing and server.archive_mode == "on":
+    # What opens the repository may be gone before WAL is refused: that of the backups is not asked for until one is taken.
+    if (server.archive_failing or seen.repository_lacks) and server.archive_mode == "on":
         ready = ("waiting segments", server.archive_ready)
         lost = (("backup repository", f"{name} is missing, both copies") for name in seen.repository_lacks)
         lines = (("log", s.line) for s in seen.signs if s.sign == "archive_failed")

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import pgbackrest
+from . import pgbackrest, postgres_repository
 from .clock import SYSTEM_CLOCK, Clock
 from .errors import WhatsAgentError
 from .files import read_json
@@ -166,6 +166,9 @@ def plan_restore(
     except WhatsAgentError:
         # A full disk keeps even the container from starting that would look; what the engine says of that helps nobody.
         refuse_full_disk(volumes_root(backrest))
+        root = postgres_repository.repository_of(backrest.service.binds)
+        if root is not None:
+            postgres_repository.refuse_unopened(backrest.place, root)
         raise
     old = backrest.docker.volume(env_volume)
     old_dir = Path(old.mountpoint) if old is not None else None

@@ -86,6 +86,25 @@ def put_back(place: DatabasePlace, repository: Path, *, write: bool) -> list[str
     return [f"put {name} back into the repository" for name in missing]
 
 
+def refuse_unopened(place: DatabasePlace, repository: Path) -> None:
+    """Refuse to restore from a repository that has lost what opens it; say how to put it back."""
+    missing = lacks(repository)
+    kept = [name for name in missing if (kept_dir(place) / Path(name).name).is_file()]
+    if missing and kept != list(missing):
+        raise WhatsAgentError(_nothing_kept(repository, [name for name in missing if name not in kept]))
+    if missing:
+        copies = "; ".join(
+            f"install -o {UID} -g {GID} -m 640 {kept_dir(place) / Path(name).name} {repository / name}"
+            for name in missing
+        )
+        raise WhatsAgentError(
+            f"{repository} has lost {', '.join(missing)}, both copies, and nothing that lies beside it can be read without: "
+            f"put back what this host keeps ({copies}), and run this again",
+            pt=f"{repository} perdeu {', '.join(missing)}, ambas as cópias, e sem isso nada ao lado pode ser lido: "
+            f"recoloque o que este servidor guarda ({copies}) e execute de novo",
+        )
+
+
 def _nothing_kept(repository: Path, unknown: list[str]) -> str:
     folders = " and ".join(str(repository / part / STANZA) for part in ("archive", "backup"))
     return (

@@ -91,6 +91,8 @@ def test_what_the_repository_has_lost_is_said_first() -> None:
     found = causes.find(replace(HEALTHY, server=server(archive_failing=True, archive_ready=2), repository_lacks=lost))
     assert found.cause == "archive_failing"
     assert found.evidence[0] == ("backup repository", "archive/main/archive.info is missing, both copies")
+    # Without backup.info WAL goes on being archived, and no backup can be restored.
+    assert causes.find(replace(HEALTHY, repository_lacks=("backup/main/backup.info",))).cause == "archive_failing"
 
 
 def container(**changes: Any) -> dict[str, Any]:
@@ -125,7 +127,10 @@ SLOT = {"slot_name": "gone", "active": False, "wal_status": "extended", "held": 
         ({"volume": replace(VOLUME, present=False)}, "volume_lost"),
         ({"volume": replace(VOLUME, version="16")}, "wrong_major"),
         ({"container_volume": "another"}, "container_outdated"),
-        ({"container_volume": "another", "container": container(status="exited"), "server": None}, "container_outdated"),
+        (
+            {"container_volume": "another", "container": container(status="exited"), "server": None},
+            "container_outdated",
+        ),
         ({"container": container(status="restarting", restart_count=1, exit_code=1), "server": None}, "crash_loop"),
         (
             {"container": container(status="running", restart_count=4), "uptime": 3.0, "server": None},

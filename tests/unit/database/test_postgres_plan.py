@@ -153,7 +153,8 @@ def test_what_cannot_be_looked_at_is_the_full_disks_fault_only_when_it_is_full(
         raise WhatsAgentError("cannot start pgbackrest in a container: no space left on device")
 
     client = SimpleNamespace(info=lambda: {"DockerRootDir": "/var/lib/docker"})
-    backrest: Any = SimpleNamespace(contents=contents, docker=SimpleNamespace(client=client))
+    service = SimpleNamespace(binds={})
+    backrest: Any = SimpleNamespace(contents=contents, docker=SimpleNamespace(client=client), service=service)
     monkeypatch.setattr(plan, "free_bytes", lambda _path: plan.FULL_BYTES - (1 if full else 0))
     with pytest.raises(WhatsAgentError, match=r"31 MB are free.*reclaim_disk" if full else "cannot start") as refused:
         plan.plan_restore(backrest, "old")

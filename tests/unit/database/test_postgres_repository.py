@@ -90,6 +90,19 @@ def test_what_is_lost_does_not_spoil_what_is_kept(place: DatabasePlace, root: Pa
     assert repository.put_back(place, root, write=True)
 
 
+def test_a_restore_from_what_cannot_be_read_is_refused_with_the_commands(place: DatabasePlace, root: Path) -> None:
+    repository.refuse_unopened(place, root)
+    repository.keep(place, root)
+    lose(root, ARCHIVE, "", repository.COPY)
+    with pytest.raises(WhatsAgentError) as caught:
+        repository.refuse_unopened(place, root)
+    assert f"{repository.kept_dir(place)}/archive.info {root}/{ARCHIVE}" in caught.value.message
+    assert "perdeu" in caught.value.details["pt"]
+    (repository.kept_dir(place) / "archive.info").unlink()
+    with pytest.raises(WhatsAgentError, match="this host has kept none"):
+        repository.refuse_unopened(place, root)
+
+
 def test_without_a_kept_copy_a_person_is_told_what_to_do(place: DatabasePlace, root: Path) -> None:
     lose(root, ARCHIVE, "", repository.COPY)
     with pytest.raises(WhatsAgentError) as caught:

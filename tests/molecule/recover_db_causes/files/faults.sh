@@ -175,6 +175,9 @@ break_archive_info_lost() {
   archiving_fails
 }
 
+# Without it WAL goes on being archived, and no backup can be restored.
+break_backup_info_lost() { rm "$repository"/backup/main/backup.info{,.copy}; }
+
 # Nor is there any on this host, as on one whose repository was lost before the first run that keeps them.
 break_archive_info_unkept() {
   mkdir "$work/kept"
