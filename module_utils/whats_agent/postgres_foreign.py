@@ -93,7 +93,10 @@ def mend_outdated(backrest: Backrest, order: Order) -> list[str]:
 
 
 def _clear_archive(backrest: Backrest, data_dir: Path) -> list[str]:
-    """Move aside what is foreign in the local repository, take it out of the others, and distrust backups that need it."""
+    """Move aside what is foreign in the local repository, take it out of the others, and distrust backups that need it.
+
+    Out of another repository goes only what is kept aside here; what only that one has stays, and is told.
+    """
     root = postgres_repository.repository_of(backrest.service.binds)
     if root is None:
         raise WhatsAgentError("the compose file mounts no backup repository into service postgres")
@@ -104,19 +107,30 @@ def _clear_archive(backrest: Backrest, data_dir: Path) -> list[str]:
     for repo, listing in backrest.archives().items():
         found = foreign(own, archived_in(json.loads(listing)))
         names.update(segment.name for segment in found)
-        for segment in found:
-            if repo == LOCAL:
-                _move_aside(root, segment, stamp)
-            else:
-                backrest.remove(f"archive/{pgbackrest.STANZA}/{segment.path}", repo)
-        if found:
-            where = f"into {root / ASIDE / stamp}" if repo == LOCAL else "out of the repository"
-            done.append(f"moved {len(found)} WAL segments of the other volume from repository {repo} {where}")
+        gone = _take_out(backrest, root, repo, found, stamp)
+        if gone:
+            aside = f" into {root / ASIDE / stamp}" if repo == LOCAL else ""
+            done.append(f"moved {len(gone)} WAL segments of the other volume out of repository {repo}{aside}")
+        if len(gone) < len(found):
+            left = ", ".join(segment.name for segment in found if segment not in gone)
+            done.append(f"left in repository {repo}, since nothing else has it, WAL of the other volume: {left}")
     for backup in backrest.info().backups if names else ():
         if backup.wal_start in names:
             backrest.annotate(backup.label, backup.repo, pgbackrest.DISPROVEN, SYSTEM_CLOCK.rfc3339())
             done.append(f"marked the backup {backup.label}, which is of the other volume")
     return done
+
+
+def _take_out(backrest: Backrest, root: Path, repo: int, found: list[Archived], stamp: str) -> list[Archived]:
+    """Move segments aside here, or remove them from another repository where they are kept here; return which."""
+    if repo == LOCAL:
+        for segment in found:
+            _move_aside(root, segment, stamp)
+        return found
+    kept = [segment for segment in found if any(root.glob(f"{ASIDE}/*/{segment.path}"))]
+    for segment in kept:
+        backrest.remove(f"archive/{pgbackrest.STANZA}/{segment.path}", repo)
+    return kept
 
 
 def _move_aside(root: Path, segment: Archived, stamp: str) -> None:

@@ -116,8 +116,16 @@ def test_it_is_moved_aside_while_nothing_runs(stack: Any) -> None:
         assert not (stack.root / "archive/main" / path).exists()
         assert [p.read_text() for p in stack.root.glob(f"aside/*/{path}")] == [path]
     assert list((stack.spool / "archive/main/out").iterdir()) == []
-    assert done[0].startswith("moved 2 WAL segments of the other volume from repository 1 into ")
+    assert done[0].startswith("moved 2 WAL segments of the other volume out of repository 1 into ")
     assert done[-1] == "put the container on the volume own"
+
+
+def test_what_only_another_repository_has_stays_there(stack: Any) -> None:
+    own, first, second = stack.paths
+    stack.archives = lambda: {1: json.dumps([own, first]), 2: json.dumps([own, first, second])}
+    done = foreign.mend_outdated(stack, Order(write=True))
+    assert [step for step in stack.did if step[0] == "remove"] == [("remove", f"archive/main/{first}", 2)]
+    assert f"left in repository 2, since nothing else has it, WAL of the other volume: {name(8)}" in done
 
 
 def test_a_dry_run_only_tells(stack: Any) -> None:
