@@ -461,3 +461,16 @@ def missing_segments(segments: Sequence[str], first: str, timelines: Sequence[in
             if (name := segment_name(timeline, lsn)) not in have
         ]
     return missing
+
+
+def missing_between(segments: Sequence[str], first: str) -> list[str]:
+    """Return the holes from `first` to the newest archived segment that no timeline fills, named on `first`'s timeline.
+
+    A timeline whose last segments never reached the archive has no hole of its own; the next one begins behind it.
+    """
+    have = {s[8:] for s in segments}
+    if not have:
+        return []
+    newest = max(segment_start(f"{first[:8]}{position}") for position in have)
+    wanted = range(segment_start(first), newest + 1, WAL_SEGMENT_BYTES)
+    return [name for lsn in wanted if (name := segment_name(timeline_of(first), lsn))[8:] not in have]

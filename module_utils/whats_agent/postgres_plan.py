@@ -142,7 +142,7 @@ def holes_after(backup: Backup, segments: list[str]) -> list[str]:
     later = [s for s in segments if int(s[:8], 16) >= backup.timeline and s[8:] >= backup.wal_start[8:]]
     if backup.wal_start not in segments:
         return [backup.wal_start]
-    return pgbackrest.missing_segments(later, backup.wal_start)
+    return pgbackrest.missing_segments(later, backup.wal_start) or pgbackrest.missing_between(later, backup.wal_start)
 
 
 def plan_restore(

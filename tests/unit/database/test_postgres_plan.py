@@ -51,6 +51,18 @@ def test_holes_are_looked_for_on_later_timelines_too() -> None:
     assert plan.holes_after(INCREMENTAL, promoted) == ["000000020000000000000007"]
 
 
+def test_the_end_of_a_timeline_that_never_reached_the_archive_is_a_hole() -> None:
+    """The server's volume was lost with it: neither timeline has a hole of its own."""
+    lost = [*WAL[:6], "000000020000000000000009", "00000002000000000000000A"]
+    assert plan.holes_after(INCREMENTAL, lost) == ["000000010000000000000007", "000000010000000000000008"]
+    closing = replace(FULL, label="20261124-150000F", stop=FULL.stop - 9, wal_start=lost[6], wal_stop=lost[6])
+    assert plan.choose(replace(OK, backups=(closing, *OK.backups)), lost, (), None) == closing
+
+
+def test_timelines_that_overlap_leave_no_hole() -> None:
+    assert plan.holes_after(INCREMENTAL, [*WAL[:6], "000000020000000000000006", "000000020000000000000007"]) == []
+
+
 def test_rejected_backups_are_passed_over_until_none_is_left() -> None:
     assert plan.choose(OK, WAL, (INCREMENTAL.label,), None) == FULL
     with pytest.raises(WhatsAgentError, match="no backup is left to try"):
