@@ -411,11 +411,11 @@ names() {
   place=$(lies_at "$(cat "$work/volume")")
   cd "$place" && find . -type f -path './base/[0-9]*' | sort
 }
-# Without what each start of the container writes, in vain as it is: also the core of one that panics.
+# Without what each start of the container writes, in vain as it is.
 sums() {
   local place
   place=$(lies_at "$(cat "$work/volume")")
-  cd "$place" && find . -type f ! -name 'postmaster.*' ! -path './pg_stat*' ! -path ./core -print0 | sort -z |
+  cd "$place" && find . -type f ! -name 'postmaster.*' ! -path './pg_stat*' -print0 | sort -z |
     xargs -0 --no-run-if-empty sha256sum
 }
 # What lies in the volume once it is broken.
