@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import config_checks, config_drift, config_env, config_files
 from .config_copies import Copy, CopyStore
-from .config_files import COMPOSE, ENV, REQUIRED, ConfigFile, service_of
+from .config_files import COMPOSE, ENV, PGBACKREST, REQUIRED, SFTP_FOLDER, SFTP_MOUNTED, ConfigFile, service_of
 from .config_volume import VolumeEvidence, choose
 from .docker_host import DockerHost
 from .errors import WhatsAgentError
@@ -113,8 +113,7 @@ def observe(
     evidence = volume_evidence(place, files, copy, containers=containers, volumes=volumes, named=named_volume)
     release = release_in_use(files, copy, containers)
     rendering = resolve(rendered, place.state_dir, evidence, release) if rendered is not None else None
-    expected = dict.fromkeys([*REQUIRED, *(copy.files if copy else ())])
-    missing = tuple(name for name in expected if name not in files)
+    missing = tuple(name for name in expected(files, copy.files if copy else {}) if name not in files)
     changed = tuple(differing(files, copy.files)) if copy else ()
     # What equals the last good copy was accepted when that was kept, and is not asked again.
     invalid = _invalid(place, docker, files, frozenset(changed if copy else files), release)
@@ -140,6 +139,17 @@ def observe(
         containers=len(containers),
         rendering=rendering,
     )
+
+
+def expected(files: Mapping[str, ConfigFile], copied: Mapping[str, ConfigFile]) -> list[str]:
+    """Return what must be there: what every stack has, and what the last good copy holds. Pure.
+
+    Less what only a second repository took that is configured no longer: its key and its host's.
+    """
+    backrest = files.get(PGBACKREST)
+    taken_out = backrest is not None and SFTP_MOUNTED not in backrest.text
+    names = dict.fromkeys([*REQUIRED, *copied])
+    return [name for name in names if not (taken_out and name.startswith(SFTP_FOLDER))]
 
 
 def volume_evidence(
