@@ -89,6 +89,10 @@ seconds:
   description: How long detecting, acting and verifying took.
   returned: success
   type: dict
+rpo:
+  description: What a restore or a rehearsal measured, or null.
+  returned: success
+  type: dict
 """
 
 import hashlib  # noqa: E402
@@ -171,7 +175,7 @@ def main() -> None:
         aged = aged_consent(last_event(events, "plan"), params["aged"]) if params["aged"] else ""
     except RecordError as error:
         module.fail_json(msg=str(error))
-    told = {name: closed.get(name) for name in ("run", "cause", "remedy", "confirm", "seconds")}
+    told = {name: closed.get(name) for name in ("run", "cause", "remedy", "confirm", "seconds", "rpo")}
     module.exit_json(changed=False, aged=aged, **told)
 
 
