@@ -112,6 +112,7 @@ def table(rows: Sequence[dict[str, float | str]]) -> str:
 def page(rows: Sequence[dict[str, float | str]], rounds: int, seconds: int) -> str:
     """The page's Markdown."""
     day = time.strftime("%Y-%m-%d", time.gmtime())
+    told = f"medians of {rounds} rounds" if rounds > 1 else "one round"
     return f"""# The WAL receiver: no commit lost with the volume, and what that costs
 
 Messages that Meta was told 200 about lie in the message log and come back in any case. What else is committed to the database
@@ -136,8 +137,8 @@ it, not against a lost server: that is the second repository's part, whose WAL i
 ## What it costs
 
 Written by `tests/benchmarks/receiver.py --write-docs` on {day}, on {described()}: commits of one row of
-300 bytes by pgbench inside the database's container, {seconds} s at a time, the three modes taking turns, medians of {rounds}
-rounds. Receiver and database share one disk here, as they do on one server.
+300 bytes by pgbench inside the database's container, {seconds} s at a time, the three modes taking turns, {told}.
+Receiver and database share one disk here, as they do on one server.
 
 {table(rows)}
 """
