@@ -108,6 +108,7 @@ Times are seconds, medians where a case was measured more than once.
 - **to first write** is from the command to the first write that the database takes, seen by a plain connection that keeps trying.
 - **bare tool**: the same, on the same repository just before, of `pgbackrest restore`, a start and the replay, by one who knows the
   commands. It checks nothing, carries over nothing that only the old volume has, and puts nothing into service.
+  Both restore the same backup: the newest, which was proven before, since a run takes none that is not.
 - **÷ bare**: start-up, looking twice, letting the writers finish and checking took about as long at both sizes, and the bare
   tool does none of it: the less there is to restore, the worse the ratio.
 - **guide**: the troubleshooting guide's commands in a [script](../tests/benchmarks/recovery_guide.sh), with its sleeps, by one who
