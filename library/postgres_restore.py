@@ -35,6 +35,12 @@ options:
       - A finished restore to go back behind, by its run, its id, or V(last).
       - The volume that it replaced is copied, brought to its own end on a timeline of its own, and put into service.
     type: str
+  plan:
+    description:
+      - The plan of this restore as C(postgres_info) returned it in C(diagnosis.facts.plan), so that the repository is not looked
+        through twice within seconds.
+      - One that is older than 30 s, or was made for another volume or time, is made anew.
+    type: dict
   backup:
     description: Whether to take the new full backup within this call.
     type: bool
@@ -129,7 +135,7 @@ def restore(module: AnsibleModule, backrest: Backrest, options: Options) -> dict
     volume = env_file.read_env(place.env_path).get("DB_VOLUME", "")
     if module.check_mode:
         planned = Restore(place, backrest, options=options, heart=Idle(), progress=progress, note=note)
-        plan = planned.plan(volume)
+        plan = planned.plan_of(volume)
         return {"changed": True, "plan": {**plan.as_dict(), "loses": plan.loses}}
     with heartbeat(module.params["run_id"], place.state_dir) as heart:
         state = Restore(place, backrest, options=options, heart=heart, progress=progress, note=note).run()
@@ -144,6 +150,7 @@ def main() -> None:
             "state": {"type": "str", "choices": ["restored", "abandoned"], "default": "restored"},
             "target_time": {"type": "str"},
             "undo": {"type": "str"},
+            "plan": {"type": "dict"},
             "backup": {"type": "bool", "default": True},
             "reserve_mb": {"type": "int", "default": 512},
             "stack_dir": {"type": "path", "default": "/opt/whats_agent"},
@@ -160,6 +167,7 @@ def main() -> None:
     options = Options(
         target_time=parameters["target_time"] or None,
         undo=parameters["undo"] or None,
+        plan=parameters["plan"],
         reserve=parameters["reserve_mb"] * 1024 * 1024,
         backup_after=parameters["backup"],
         run_id=parameters["run_id"] or "",

@@ -18,7 +18,8 @@ options:
   state:
     description:
       - V(open) starts a run - it takes the lease, or ends the run as refused when another run holds it.
-      - V(plan) decides from a diagnosis what to do, and ends the run when there is nothing to do or nothing may be done.
+      - V(plan) decides from a diagnosis what to do, and ends the run when there is nothing to do or nothing may be done. Where the
+        diagnosis has only just looked, it begins the first rung as well.
       - V(step) records that a rung of the ladder begins or ends; at its beginning the diagnosis is compared with the plan.
       - V(close) ends the run with its outcome.
     type: str
@@ -165,6 +166,13 @@ next:
   description: The rung to take next if what went before does not help; null when there is none.
   returned: when O(state=plan), and when O(state=step) and O(phase=end)
   type: str
+begun:
+  description:
+    - The first rung, begun on the diagnosis that was planned for, in the shape that the beginning of a step returns.
+    - Null when one more look is needed before it, since that diagnosis is older than 5 s or does not tell when it looked, or since
+      the rung destroys.
+  returned: when O(state=plan)
+  type: dict
 step:
   description: The rung that begins or ended.
   returned: when O(state=step)
@@ -251,7 +259,8 @@ def perform(run: Run, params: dict[str, Any]) -> dict[str, Any]:
             "consented": plan.consented,
             "loses": plan.loses,
         }
-        return {"plan": fields, "next": plan.remedies[0].name if plan.remedies else None, "result": result}
+        first = plan.remedies[0].name if plan.remedies else None
+        return {"plan": fields, "next": first, "begun": run.begin_first(plan, params["diagnosis"]), "result": result}
     if state == "close":
         return {"result": run.close(params["verification"], params["error"])}
     if params["phase"] == "begin":

@@ -14,6 +14,7 @@ from .playbooks import by_hand
 
 SUCCESSES = ("already_healthy", "recovered", "rolled_back", "predicted")
 FAILURES = ("acted_not_recovered", "refused")
+FRESH_S = 5.0  # a diagnosis that began to look no longer ago needs no second look before the first rung
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,10 @@ class Remedy:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What a component's diagnosis said, in the shape of docs/interfaces.md, checked."""
+    """What a component's diagnosis said, in the shape of docs/interfaces.md, checked.
+
+    `looked_at` is when it began to look, in seconds of the target's boot clock; None where it does not tell.
+    """
 
     component: str
     cause: str
@@ -56,6 +60,7 @@ class Diagnosis:
     refuse: Text | None
     state: dict[str, Any]
     loses: Text | None
+    looked_at: float | None = None
 
 
 @dataclass(frozen=True)
@@ -110,6 +115,7 @@ def check_diagnosis(value: Mapping[str, Any], component: str) -> Diagnosis:
         refuse=check_text(refuse["reason"], "refuse.reason") if refuse else None,
         state=dict(value.get("state") or {}),
         loses=check_text(value["loses"], "loses") if value.get("loses") else None,
+        looked_at=None if value.get("looked_at") is None else float(value["looked_at"]),
     )
 
 
@@ -140,6 +146,16 @@ def remedies_for(ladder: Sequence[Mapping[str, Any]], cause: str, last: Mapping[
                 )
             )
     return tuple(found)
+
+
+def begins_at_once(diagnosis: Diagnosis, plan: Plan, now: float) -> bool:
+    """Tell whether the look that the plan rests on is the check before its first rung as well: it is that fresh.
+
+    `now` is the boot clock's reading. Before what destroys, the symptom is always looked at once more.
+    """
+    if plan.outcome is not None or not plan.remedies or plan.remedies[0].destructive or diagnosis.looked_at is None:
+        return False
+    return 0 <= now - diagnosis.looked_at <= FRESH_S
 
 
 def _escalation(state: BreakerState) -> Text:

@@ -124,6 +124,10 @@ class Backrest:
         """Return the numbers of the configured repositories."""
         return pgbackrest.repositories(self.configuration())
 
+    def here(self, repo: int) -> Path | None:
+        """Return where a repository lies on this host, None for one elsewhere."""
+        return postgres_repository.folder_of(self.configuration(), repo, self.service.binds)
+
     def off_host_needed(self) -> bool:
         """Tell whether the configuration names a repository that is reached over the network."""
         lines = self.configuration().splitlines()
@@ -187,6 +191,10 @@ class Backrest:
         return listings
 
     def _archive(self, repo: int) -> str:
+        """Return an archive's listing. What lies on this host is read where it lies: that needs no container."""
+        folder = self.here(repo)
+        if folder is not None:
+            return postgres_repository.listing(folder / "archive" / pgbackrest.STANZA)
         argv = pgbackrest.repo_ls_argv(f"archive/{pgbackrest.STANZA}", repo)
         result = self.run(argv, timeout_s=120)
         if result.exit_code != 0:

@@ -41,6 +41,7 @@ def diagnose(backrest: Backrest, wish: Wish, clock: Clock = SYSTEM_CLOCK) -> tup
     """Look, decide, and where a restore may be needed plan it; a plan that is refused refuses the run."""
     deadline = clock.boottime() + wish.wait_s
     while True:
+        began = clock.boottime()
         seen = observe(backrest.place, backrest.docker, page_budget_s=wish.page_budget_s)
         finding = find(seen, wish.limits)
         if finding.cause not in PASSING or clock.boottime() >= deadline:
@@ -62,7 +63,7 @@ def diagnose(backrest: Backrest, wish: Wish, clock: Clock = SYSTEM_CLOCK) -> tup
             refusal = {"en": error.message, "pt": str(error.details.get("pt") or error.message)}
     elif finding.cause == "archive_failing" and wish.plan:
         refusal = _off_host(backrest)
-    return assemble(seen, finding, plan, refusal, removal), seen
+    return {**assemble(seen, finding, plan, refusal, removal), "looked_at": began}, seen
 
 
 def wished(finding: Finding, seen: Observed, wish: Wish) -> Finding:

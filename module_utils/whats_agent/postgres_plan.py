@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from . import pgbackrest, postgres_repository
 from .clock import SYSTEM_CLOCK, Clock
@@ -17,11 +17,14 @@ from .postgres_target import check_target, postgres_time, time_window
 from .postgres_wal import Tail, segments_in, unarchived
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from .pgbackrest import Backup, Repository
     from .postgres_backrest import Backrest
 
 RESERVE_BYTES = 512 * 1024 * 1024  # for WAL that replay brings in, and for the server to run on
 GROWTH = 1.05
+PLAN_STANDS_S = 30.0  # as long as a lease without a heartbeat: until then no other run has been at work
 FULL_BYTES = 32 * 1024 * 1024  # two WAL segments: with less, nothing that fails is to be taken at its word
 MESSAGE_LOG_VOLUME = "whats_agent_message_log"
 
@@ -31,7 +34,7 @@ class RestorePlan:
     """What a restore would use and need. Sizes in bytes, ages in seconds.
 
     `holes` are segments after the backup, whose first is `wal_start`, that neither the archive nor the old volume has;
-    `tail` is what the old volume has and the archive lacks.
+    `tail` is what the old volume has and the archive lacks. `planned_at` is the boot clock's reading, in seconds.
     """
 
     backup: str
@@ -53,10 +56,26 @@ class RestorePlan:
     source_volume: str | None = None
     target_time: str | None = None
     rejected: tuple[str, ...] = ()
+    planned_at: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
         """Return JSON-able data."""
         return asdict(self)
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> Self:
+        """Return the plan that `as_dict` made these data of; refuse what is no plan."""
+        names = {field.name for field in fields(cls)}
+        try:
+            lists = {name: tuple(data[name]) for name in ("holes", "rejected")}
+            return cls(**{name: value for name, value in data.items() if name in names} | lists)
+        except (KeyError, TypeError) as error:
+            raise WhatsAgentError(f"this is no plan of a restore: {error}; run without it") from error
+
+    def stands(self, volume: str, target_time: str | None, clock: Clock = SYSTEM_CLOCK) -> bool:
+        """Tell whether it may be acted on: it was made for this volume and this time, a moment ago."""
+        age = clock.boottime() - self.planned_at
+        return self.old_volume == volume and self.target_time == target_time and 0 <= age <= PLAN_STANDS_S
 
     @property
     def loses(self) -> dict[str, str]:
@@ -209,6 +228,7 @@ def plan_restore(
         message_log=backrest.docker.volume(MESSAGE_LOG_VOLUME) is not None,
         target_time=postgres_time(moment) if moment else None,
         rejected=rejected,
+        planned_at=clock.boottime(),
     )
 
 

@@ -7,6 +7,10 @@ writes each twice, side by side: what removes one removes both, and it makes nei
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +20,7 @@ from .pgbackrest import STANZA
 from .postgres_host import GID, REPOSITORY_DIR, UID
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from .postgres_host import DatabasePlace
 
@@ -28,6 +32,39 @@ def repository_of(binds: Mapping[str, tuple[str, bool]]) -> Path | None:
     """Return where the repository lies on this host, given what the service mounts; None where it is elsewhere."""
     found = binds.get(REPOSITORY_DIR)
     return Path(found[0]) if found is not None else None
+
+
+def folder_of(configuration: str, repo: int, binds: Mapping[str, tuple[str, bool]]) -> Path | None:
+    """Return where a repository lies on this host, given `pgbackrest.conf` and what the service mounts; None if elsewhere."""
+    settings = dict(re.findall(rf"^repo{repo}-(type|path)=(\S+)", configuration, re.MULTILINE))
+    if settings.get("type", "posix") != "posix" or settings.get("path") not in binds:
+        return None
+    return Path(binds[settings["path"]][0])
+
+
+def listing(folder: Path) -> str:
+    """Return the files under a folder of a repository as `pgbackrest repo-ls --recurse --output=json` does, if it is there.
+
+    Path below the folder → type, size (bytes) and time (seconds since the epoch).
+    """
+    found = {}
+    for path in _files_under(folder):
+        with contextlib.suppress(FileNotFoundError):  # expired meanwhile
+            status = path.stat()
+            name = str(path.relative_to(folder))
+            found[name] = {"type": "file", "size": status.st_size, "time": int(status.st_mtime)}
+    return json.dumps(found)
+
+
+def _files_under(folder: Path) -> Iterator[Path]:
+    def refuse(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            raise WhatsAgentError(
+                f"cannot list {error.filename}: {error.strerror}", path=str(error.filename)
+            ) from error
+
+    for where, _folders, names in os.walk(folder, onerror=refuse):
+        yield from (Path(where) / name for name in names)
 
 
 def kept_dir(place: DatabasePlace) -> Path:

@@ -33,13 +33,14 @@ from .postgres_plan import (
     history_dir,
     plan_restore,
     plan_undo,
+    require_space,
 )
 from .postgres_restore_steps import WRITERS, RestoreSteps
 from .postgres_standby import UnsoundBackupError, UnsoundContentError
 from .postgres_target import parse_target_time, postgres_time
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from .journal import Progress
     from .lock import Heart, Idle
@@ -59,7 +60,8 @@ STEPS = (
     "checked",
     "backed_up",
 )
-# What the writers need not have stopped for: a dead server takes no commits, and a volume being filled has no server.
+# What the writers need not have stopped for: a dead server takes no commits, and a volume being filled has no server. The volume is
+# filled from the beginning on, beside whatever has to be stopped.
 ASIDE = ("fenced", "restored")
 MAX_ATTEMPTS = 3
 # How a connection ends, or does not come about, when somebody stops or restarts the server: without a code, or with one of these.
@@ -68,10 +70,15 @@ CONNECTION_LOST = frozenset([None, "57P01", "57P02", "57P03"])
 
 @dataclass(frozen=True)
 class Options:
-    """What a caller may choose. `undo` names a restore (by its id, its run, or `last`) to go back behind."""
+    """What a caller may choose. `undo` names a restore (by its id, its run, or `last`) to go back behind.
+
+    `plan` is one that a diagnosis has only just made (`RestorePlan.as_dict`); without it, or when it does not fit, the restore is
+    planned anew.
+    """
 
     target_time: str | None = None
     undo: str | None = None
+    plan: Mapping[str, Any] | None = None
     reserve: int = RESERVE_BYTES
     backup_after: bool = True
     run_id: str = ""
@@ -180,9 +187,16 @@ class Restore(RestoreSteps):
                 return
 
     def _climb(self) -> None:
-        with ThreadPoolExecutor(max_workers=1) as aside:
+        self.given_up.clear()
+        self.old_wal = None
+        with ThreadPoolExecutor(max_workers=2) as aside:
             self.stopping = None if self._done("served") else aside.submit(self.compose.stop, *WRITERS)
-            self._take_steps()
+            self.filling = None if self._done("restored") else aside.submit(self._fill)
+            try:
+                self._take_steps()
+            except BaseException:
+                self.given_up.set()  # nobody waits for the volume any more
+                raise
 
     def _take_steps(self) -> None:
         import psycopg
@@ -290,7 +304,7 @@ class Restore(RestoreSteps):
                 self._save(step="fenced")  # somebody removed what was half done
             return
         env = self._env()
-        plan = self.plan(env["DB_VOLUME"])
+        plan = self.plan_of(env["DB_VOLUME"])
         self.state = {
             "id": f"{self.clock.stamp()}-{secrets.token_hex(2)}",
             "run": self.options.run_id,
@@ -306,6 +320,19 @@ class Restore(RestoreSteps):
         names = {name: self.state[name] for name in ("backup", "source_volume", "old_volume", "new_volume")}
         self.note("planned", names)
 
+    def plan_of(self, volume: str) -> RestorePlan:
+        """Return the plan to act on: the one that this run's diagnosis has just made, if it is this restore's, else a new one."""
+        if self.options.plan is not None and not self.options.undo:
+            plan = RestorePlan.of(self.options.plan)
+            if plan.stands(volume, self._wanted_time(), self.clock):
+                require_space(Path(plan.disk), plan.needed)
+                return plan
+        return self.plan(volume)
+
+    def _wanted_time(self) -> str | None:
+        wanted = self.options.target_time
+        return postgres_time(parse_target_time(wanted)) if wanted else None
+
     def _resumable(self, state: dict[str, Any]) -> bool:
         """Tell whether an unfinished restore is still the one to finish. One that has switched volumes always is."""
         volume = self._env()["DB_VOLUME"]
@@ -313,9 +340,7 @@ class Restore(RestoreSteps):
             return self.docker.volume(volume) is not None
         if state["step"] in STEPS[STEPS.index("switched") :] or volume != state["old_volume"]:
             return False
-        wanted = self.options.target_time
-        time_wanted = postgres_time(parse_target_time(wanted)) if wanted else None
-        return bool(state.get("target_time") == time_wanted and state.get("undo") == self.options.undo)
+        return bool(state.get("target_time") == self._wanted_time() and state.get("undo") == self.options.undo)
 
     def plan(self, volume: str, rejected: tuple[str, ...] = ()) -> RestorePlan:
         """Look at everything a restore depends on; refuse with the reason."""

@@ -6,6 +6,8 @@ A step may have been cut short at any point, so each begins by looking at what i
 
 from __future__ import annotations
 
+import threading
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +44,19 @@ recovery_target_timeline = 'current'
 """
 
 
+class GivenUpError(WhatsAgentError):
+    """The volume is not filled any further, since something else has ended the restore."""
+
+
+@dataclass(frozen=True)
+class OldWal:
+    """What the volume that was in use has and the archive lacks: in `data_dir`, up to the LSN `end`, where that is known."""
+
+    data_dir: Path
+    tail: postgres_wal.Tail
+    end: str | None
+
+
 class RestoreSteps:
     """The steps, over one restore's state."""
 
@@ -65,7 +80,11 @@ class RestoreSteps:
         self.backup_after = backup_after
         self.clock = clock
         self.state: dict[str, Any] = {}
-        self.stopping: Future[None] | None = None  # the writers' stop, while it is under way beside the first steps
+        # Under way beside the first steps: the writers' stop, and the new volume's filling, which `given_up` ends.
+        self.stopping: Future[None] | None = None
+        self.filling: Future[dict[str, Any]] | None = None
+        self.given_up = threading.Event()
+        self.old_wal: OldWal | None = None  # what was seen of it while the new volume was being filled
 
     def _save(self, **changes: Any) -> None:
         raise NotImplementedError
@@ -118,7 +137,20 @@ class RestoreSteps:
     # Restoring -------------------------------------------------------------------------------------------------------
 
     def _step_restored(self) -> dict[str, Any]:
-        """Fill the new volume: from the chosen backup, or from the volume to go back to."""
+        """Have the new volume filled, which began beside the steps before, and meanwhile see what WAL has to be carried over."""
+        if self.filling is None:
+            return self._fill()
+        self.old_wal = self._look_at_old()
+        return self.filling.result()
+
+    def _go_on(self) -> None:
+        """Raise when the filling is not to go on."""
+        self.heart.check()
+        if self.given_up.is_set():
+            raise GivenUpError("the restore has ended for another reason")
+
+    def _fill(self) -> dict[str, Any]:
+        """Fill the new volume: from the chosen backup, or from the volume to go back to. No server has to be stopped for it."""
         name = self.state["new_volume"]
         there = self.docker.volume(name) is not None
         if there and self.state.get("source_volume"):
@@ -139,7 +171,7 @@ class RestoreSteps:
                 restore_id=self.state["id"],
                 target_time=self.state["target_time"],
                 on_percent=lambda percent: progress.update(int(size * percent / 100), size),
-                check=self.heart.check,
+                check=self._go_on,
             )
         except WhatsAgentError as error:
             if error.details.get("rc") in pgbackrest.EXITS_DAMAGED:
@@ -155,7 +187,7 @@ class RestoreSteps:
             volumes={source: {"bind": SOURCE_DIR, "mode": "ro"}, target: {"bind": DATA_DIR, "mode": "rw"}},
             labels={RESTORE_LABEL: self.state["id"]},
             timeout=CLONE_TIMEOUT_S,
-            on_tick=lambda _container: self.heart.check(),
+            on_tick=lambda _container: self._go_on(),
             options=one_shot_options(),
         )
         if result.exit_code != 0:
@@ -169,18 +201,26 @@ class RestoreSteps:
             stream.write(CLONE_SETTINGS)
         return {"copied": source}
 
-    def _step_carried(self) -> dict[str, Any]:
-        """Carry the WAL that the archive lacks over from the old volume, and learn where that WAL ends."""
+    def _look_at_old(self) -> OldWal | None:
+        """See what WAL the archive lacks and the volume that was in use has, and where that ends; None if it cannot be read."""
         source = self.state.get("source_volume")
         old = self.docker.volume(source or self.state["old_volume"])
         if old is None or not (Path(old.mountpoint) / "pg_wal").is_dir():
+            return None
+        data_dir = Path(old.mountpoint)
+        tail = postgres_wal.unarchived(data_dir, frozenset(self.backrest.archived()), self.state.get("wal_start", ""))
+        return OldWal(data_dir, tail, None if self.state["target_time"] else self._old_end(old.name, tail))
+
+    def _step_carried(self) -> dict[str, Any]:
+        """Carry the WAL that the archive lacks over from the old volume, and note where that WAL ends."""
+        found, self.old_wal = self.old_wal or self._look_at_old(), None
+        if found is None:
             return {"old_volume": "not readable", **self._carry_received()}
-        archived = frozenset(self.backrest.archived())
-        tail = postgres_wal.unarchived(Path(old.mountpoint), archived, self.state.get("wal_start", ""))
-        copied = 0 if source else postgres_wal.copy_tail(tail, Path(old.mountpoint), self._volume_dir(), (UID, GID))
-        expected = None if self.state["target_time"] else self._old_end(old.name, tail)
-        self._save(expected_end=expected)
-        return {"segments": len(tail.segments), "copied": copied, "expected_end": expected}
+        copied = 0
+        if not self.state.get("source_volume"):
+            copied = postgres_wal.copy_tail(found.tail, found.data_dir, self._volume_dir(), (UID, GID))
+        self._save(expected_end=found.end)
+        return {"segments": len(found.tail.segments), "copied": copied, "expected_end": found.end}
 
     def _carry_received(self) -> dict[str, Any]:
         """Carry over what a WAL receiver has and the archive lacks, where there is one."""
@@ -218,6 +258,7 @@ class RestoreSteps:
             # Somebody has started the database again meanwhile: what it has written since is carried over as well.
             self.compose.stop(*WRITERS)
             self._step_fenced()
+            self.old_wal = None
             details = {"was_started_meanwhile": True, **self._step_carried()}
         self.compose.start(self.place.service, environment={"DB_VOLUME": self.state["new_volume"]})
         wait_open(self.place, self.docker, self.heart, self.clock)

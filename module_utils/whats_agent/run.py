@@ -13,7 +13,7 @@ from typing import Any
 from .consent import Subject
 from .errors import WhatsAgentError
 from .journal import last_durations, read_events, run_ids, run_path
-from .plan import Diagnosis, Plan, Situation, check_diagnosis, decide, subject_of
+from .plan import Diagnosis, Plan, Situation, begins_at_once, check_diagnosis, decide, subject_of
 from .report import last_step, unpredictable, why_not
 from .run_base import About, Settings, diagnosis_fields
 from .run_steps import Steps
@@ -83,6 +83,16 @@ class Run(Steps):
                 if event["event"] in ("plan", "consent") and event.get("confirm") == confirm:
                     return Subject.of(event["subject"])
         return None
+
+    def begin_first(self, plan: Plan, diagnosis: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Begin the first rung on the look that the plan rests on, or return None: one more look is needed before it.
+
+        Returns what `begin_step` does.
+        """
+        checked = check_diagnosis(diagnosis, self.about.component)
+        if not begins_at_once(checked, plan, self._clock.boottime()):
+            return None
+        return self.begin_step(plan.remedies[0].name, diagnosis)
 
     # Close -----------------------------------------------------------------------------------------------------------
 

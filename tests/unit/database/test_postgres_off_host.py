@@ -53,6 +53,9 @@ class Answers(Backrest):
         """Return the numbers of two repositories."""
         return [1, 2]
 
+    def here(self, _repo: int) -> None:
+        """Have both listed by pgBackRest."""
+
 
 def answers(tmp_path: Path, info: str, archives: Sequence[str] = ("{}",)) -> Answers:
     """Return a pgBackRest whose check fails, with its answer to info and those of one repository's listings."""

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
 
 import pytest
 from ansible.module_utils.whats_agent import postgres_repository as repository
 from ansible.module_utils.whats_agent.errors import WhatsAgentError
+from ansible.module_utils.whats_agent.pgbackrest import archived_at, archived_segments
 from ansible.module_utils.whats_agent.postgres_host import DatabasePlace
 
 ARCHIVE, BACKUP = repository.INFOS
@@ -111,3 +114,36 @@ def test_without_a_kept_copy_a_person_is_told_what_to_do(place: DatabasePlace, r
     assert "The database is untouched" in caught.value.message
     assert "playbooks/backup.yml -e type=full" in caught.value.message
     assert repository.lacks(root) == (ARCHIVE,)
+
+
+def test_an_archive_on_this_host_is_listed_as_pgbackrest_lists_it(root: Path) -> None:
+    segment = "17-1/0000000100000000/000000010000000000000009-" + "a" * 40 + ".zst"
+    path = root / "archive/main" / segment
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"12345")
+    os.utime(path, (1, 1764400000))
+    told = repository.listing(root / "archive/main")
+    assert json.loads(told)[segment] == {"type": "file", "size": 5, "time": 1764400000}
+    assert archived_segments(told) == ["000000010000000000000009"]
+    assert archived_at(told) == 1764400000
+
+
+def test_an_archive_that_is_not_there_lists_nothing_and_one_that_cannot_be_read_says_why(root: Path) -> None:
+    assert json.loads(repository.listing(root / "archive/other")) == {}
+    with pytest.raises(WhatsAgentError, match=r"cannot list .*: Not a directory"):
+        repository.listing(root / ARCHIVE)
+
+
+CONFIGURATION = """
+repo1-path=/var/lib/pgbackrest
+repo1-bundle=y
+repo2-type=sftp
+repo2-path=/backups
+repo3-type=posix
+repo3-path=/mnt
+"""
+
+
+@pytest.mark.parametrize(("repo", "where"), [(1, Path("/srv/here")), (2, None), (3, None)])
+def test_where_a_repository_lies_follows_from_its_settings_and_what_is_mounted(repo: int, where: Path | None) -> None:
+    assert repository.folder_of(CONFIGURATION, repo, {"/var/lib/pgbackrest": ("/srv/here", False)}) == where

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +18,7 @@ from typing import Any
 import psycopg
 import pytest
 from ansible.module_utils.whats_agent import env_file
+from ansible.module_utils.whats_agent.clock import SYSTEM_CLOCK
 from ansible.module_utils.whats_agent.errors import WhatsAgentError
 from ansible.module_utils.whats_agent.files import read_json, write_json
 from ansible.module_utils.whats_agent.lock import Idle
@@ -117,6 +120,9 @@ class Recorded(Restore):
         number = len(rejected)
         return replace(PLAN, old_volume=volume, backup=f"backup{number}", rejected=rejected)
 
+    def _fill(self) -> dict[str, Any]:
+        return {}
+
     def _stop_database(self, _timeout_s: int = 0) -> None:
         self.parts.calls.append("stop postgres")
 
@@ -198,6 +204,90 @@ def test_writers_that_cannot_be_stopped_end_it_before_anything_is_started(
         restore.run()
     assert restore.did == ["fenced", "restored"]
     assert volume_of(place) == "old"
+
+
+class Filling(Recorded):
+    """A restore that fills its volume for real beside the steps, until it is told to stop or `filled` is set."""
+
+    filled = threading.Event()
+    begun = threading.Event()
+
+    def _fill(self) -> dict[str, Any]:
+        self.begun.set()
+        while not self.filled.wait(0.01):
+            self._go_on()
+        return {"bytes": 1}
+
+    def _look_at_old(self) -> None:
+        """See nothing."""
+
+    _step_restored = RestoreSteps._step_restored
+
+
+def filling(**steps: Callable[[Filling], dict[str, Any]]) -> type[Filling]:
+    """Return it with events of its own, and with these of its methods replaced."""
+    return type("OneFilling", (Filling,), {"filled": threading.Event(), "begun": threading.Event(), **steps})
+
+
+def test_the_volume_is_being_filled_while_the_server_is_stopped(place: DatabasePlace) -> None:
+    def fence(self: Filling) -> dict[str, Any]:
+        assert self.begun.wait(10), "nothing is being filled while the server is stopped"
+        self.filled.set()
+        return {}
+
+    assert filling(_step_fenced=fence)(place, Parts()).run()["finished_at"]
+
+
+def test_what_ends_the_restore_ends_the_filling_too(place: DatabasePlace) -> None:
+    def fence(self: Filling) -> dict[str, Any]:
+        assert self.begun.wait(10)
+        raise WhatsAgentError("the volume is in use")
+
+    with pytest.raises(WhatsAgentError, match="the volume is in use"):
+        filling(_step_fenced=fence)(place, Parts()).run()  # and not: for ever
+    assert state_of(place)["step"] == "planned"
+
+
+def test_what_keeps_the_volume_from_being_filled_is_told_when_it_is_waited_for(place: DatabasePlace) -> None:
+    def fill(_self: Filling) -> dict[str, Any]:
+        raise WhatsAgentError("the repository is gone")
+
+    with pytest.raises(WhatsAgentError, match="the repository is gone"):
+        filling(_fill=fill)(place, Parts()).run()
+    assert state_of(place)["step"] == "fenced"
+
+
+def test_a_plan_of_this_moment_is_not_made_twice(place: DatabasePlace) -> None:
+    made = replace(PLAN, backup="of the diagnosis", disk=str(place.stack_dir), planned_at=SYSTEM_CLOCK.boottime())
+    assert Recorded(place, Parts(), plan=made.as_dict()).run()["backup"] == "of the diagnosis"
+
+
+@pytest.mark.parametrize(
+    ("other", "options"),
+    [
+        pytest.param({"planned_at": SYSTEM_CLOCK.boottime() - 60}, {}, id="too old"),
+        pytest.param({"planned_at": SYSTEM_CLOCK.boottime() + 600}, {}, id="of another boot"),
+        pytest.param({"old_volume": "third"}, {}, id="another volume"),
+        pytest.param({"target_time": "2026-01-31 12:00:00.000000+00"}, {}, id="another time"),
+        pytest.param({}, {"undo": "last"}, id="an undo is looked up"),
+    ],
+)
+def test_another_plan_or_an_old_one_is_made_anew(
+    place: DatabasePlace, other: dict[str, Any], options: dict[str, Any]
+) -> None:
+    made = replace(PLAN, **{"backup": "of the diagnosis", "planned_at": SYSTEM_CLOCK.boottime(), **other})
+    assert Recorded(place, Parts(), plan=made.as_dict(), **options).run()["backup"] == "backup0"
+
+
+def test_a_disk_that_has_filled_since_the_plan_refuses_it(place: DatabasePlace) -> None:
+    made = replace(PLAN, disk=str(place.stack_dir), needed=1 << 60, planned_at=SYSTEM_CLOCK.boottime())
+    with pytest.raises(WhatsAgentError, match="free space first"):
+        Recorded(place, Parts(), plan=made.as_dict()).run()
+
+
+def test_what_is_no_plan_is_refused(place: DatabasePlace) -> None:
+    with pytest.raises(WhatsAgentError, match="no plan of a restore"):
+        Recorded(place, Parts(), plan={"backup": "x"}).run()
 
 
 def test_a_finished_restore_is_not_taken_up_again(place: DatabasePlace) -> None:

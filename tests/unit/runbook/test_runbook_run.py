@@ -170,6 +170,47 @@ def test_a_symptom_that_went_away_is_not_acted_upon(target: Target) -> None:
     assert target.close(run_id, verification=GOOD)["outcome"] == "already_healthy"
 
 
+def looked(ago: float) -> float:
+    return SYSTEM_CLOCK.boottime() - ago
+
+
+def test_a_look_of_this_moment_is_the_check_before_the_first_rung_too(target: Target) -> None:
+    run_id = target.open()["run_id"]
+    begun = target.plan(run_id, "stopped", looked_at=looked(1))["begun"]
+    assert begun == {"step": "start", "proceed": True, "gone": False, "result": None}
+    target.end(run_id, "start")
+    assert target.close(run_id, verification=GOOD)["outcome"] == "recovered"
+
+
+@pytest.mark.parametrize(
+    ("cause", "looked_at"),
+    [
+        pytest.param("stopped", looked(60), id="an old one"),
+        pytest.param("stopped", looked(-600), id="from another boot"),
+        pytest.param("stopped", None, id="nobody knows of when"),
+        pytest.param("healthy", looked(0), id="nothing to do"),
+        pytest.param("lost", looked(0), id="without the consent"),
+    ],
+)
+def test_otherwise_it_is_looked_once_more_or_nothing_begins(
+    target: Target, cause: str, looked_at: float | None
+) -> None:
+    run_id = target.open()["run_id"]
+    planned = target.plan(run_id, cause, looked_at=looked_at)
+    assert planned["begun"] is None
+    if planned["result"] is None:
+        target.close(run_id)
+
+
+def test_before_what_destroys_it_is_looked_once_more_though_consent_was_given(target: Target) -> None:
+    refused = target.plan(target.open()["run_id"], "lost", looked_at=looked(0))
+    run_id = target.open()["run_id"]
+    planned = target.plan(run_id, "lost", confirm=refused["plan"]["confirm"], looked_at=looked(0))
+    assert planned["plan"]["consented"]
+    assert planned["begun"] is None
+    target.close(run_id)
+
+
 def test_a_cause_that_changed_before_acting_is_refused(target: Target) -> None:
     run_id = target.open()["run_id"]
     target.plan(run_id, "stopped")
