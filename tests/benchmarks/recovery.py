@@ -46,12 +46,14 @@ TRAFFIC = 6
 class Case:
     """What the diagnosis must call it, and how it is measured.
 
-    `fault` is what inflicts it, where that has another name. `arguments` of the runbook.
+    `fault` is what inflicts it, where that has another name. `arguments` of the runbook. `cached`: the repository was read a moment
+    before; else, as at night, it has to come from the disk.
     """
 
     name: str
     fault: str = ""
     restores: bool = False
+    cached: bool = False
     arguments: tuple[str, ...] = ()
 
     @property
@@ -76,6 +78,7 @@ CASES = (
     Case("volume_empty", restores=True),
     Case("page_corrupt", restores=True),
     Case("control_file_lost", restores=True),
+    Case("volume_lost", restores=True, cached=True),
 )
 
 
@@ -102,7 +105,7 @@ class Bench:
         """Break, recover, and settle the account of the messages sent meanwhile."""
         since, refused = len(self.client.acknowledged), len(self.client.refused)
         with self.client:
-            alone = self._bare(megabytes) if case.restores else None
+            alone = self._bare(megabytes, cached=case.cached) if case.restores else None
             self.client.need_traffic(TRAFFIC, since)
         with self.client:
             try:
@@ -129,6 +132,7 @@ class Bench:
             not_200=len(self.client.refused) - refused,
             first_write=written,
             bare=alone,
+            cached=case.cached,
         )
         self.results.append(result)
         say(
@@ -146,6 +150,8 @@ class Bench:
         self.client.need_traffic(TRAFFIC, len(self.client.acknowledged))
         if not case.restores:
             return self.server.playbook("playbooks/recover_db.yml", *case.arguments), None
+        if not case.cached:
+            bare.forget_repository(self.server)
         poller = bare.first_write(self.server, bare.STACK_SOCKET, now=False)
         try:
             ran = self.server.playbook("playbooks/recover_db.yml", *case.arguments)
@@ -154,9 +160,9 @@ class Bench:
             poller.kill()
             poller.wait()
 
-    def _bare(self, megabytes: int) -> float:
+    def _bare(self, megabytes: int, *, cached: bool) -> float:
         bare.write_wal(self.server, WAL_ROWS[megabytes])
-        return bare.bare_restore(self.server)
+        return bare.bare_restore(self.server, cached=cached)
 
     def guide(self, cases: list[Case], megabytes: int) -> None:
         """The guide's commands, for the faults that it has commands for."""
@@ -188,7 +194,9 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="the small size, everything once")
     parser.add_argument("--rounds", type=int, default=1, help="how often each restore is measured; all else is once")
     parser.add_argument("--keep", action="store_true", help="leave the server, and use one that was left")
-    parser.add_argument("--only", action="append", choices=[case.name for case in CASES], help="measure only this case")
+    parser.add_argument(
+        "--only", action="append", choices=sorted({case.name for case in CASES}), help="measure only this case"
+    )
     parser.add_argument("--write-docs", action="store_true", help="write docs/recovery_times.md and its plot anew")
     given = parser.parse_args()
     if given.write_docs and (given.quick or given.only):

@@ -47,6 +47,12 @@ class Result:
     not_200: int
     first_write: float | None = None
     bare: float | None = None
+    cached: bool = False
+    """Both read the repository from memory, where it was from a moment before."""
+
+    @property
+    def label(self) -> str:
+        return f"{self.case}, cached" if self.cached else self.case
 
     @property
     def ratio(self) -> float | None:
@@ -89,7 +95,7 @@ def rows_of(results: Iterable[Result], guides: Mapping[tuple[str, int], float]) 
     """Group the rounds, in the order in which they were measured; `guides` has seconds by case and megabytes."""
     grouped: dict[tuple[int, str], list[Result]] = {}
     for result in results:
-        grouped.setdefault((result.megabytes, result.case), []).append(result)
+        grouped.setdefault((result.megabytes, result.label), []).append(result)
     return [Row(case, size, rounds, guides.get((case, size))) for (size, case), rounds in grouped.items()]
 
 
@@ -114,8 +120,8 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def ratio_to_bare(results: Iterable[Result]) -> float | None:
-    """The median over all restores of the largest size measured; None without any."""
-    restores = [result for result in results if result.ratio is not None]
+    """The median over all restores of the largest size measured, those from memory left out; None without any."""
+    restores = [result for result in results if result.ratio is not None and not result.cached]
     if not restores:
         return None
     largest = max(result.megabytes for result in restores)

@@ -55,6 +55,12 @@ def test_a_missed_target_shows(changed: Result, what: str) -> None:
     assert missed([*RESULTS, changed]) == [what]
 
 
+def test_a_restore_from_memory_has_a_row_of_its_own_and_no_part_in_the_ratio() -> None:
+    results = [*RESULTS, *(result("volume_lost", first_write=90.0, bare=10.0, cached=True) for _ in range(5))]
+    assert missed(results) == []
+    assert [row.case for row in recovery_report.rows_of(results, {})].count("volume_lost, cached") == 1
+
+
 def test_a_slow_restore_of_the_large_size_shows() -> None:
     slow = [result("volume_lost", first_write=15.1, bare=10.0)]
     assert missed(slow) == ["restore of 1 GB, first write ÷ bare tool's"]
