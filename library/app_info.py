@@ -66,6 +66,7 @@ diagnosis:
     refuse: {description: "Why nothing can be done, or null.", type: dict}
     state: {description: What a consent covers., type: dict}
     facts: {description: Which containers are ill., type: dict}
+    looked_at: {description: When it began to look; seconds of the host's boot clock., type: float}
     loses: {description: Always null., type: dict}
 observed:
   description: Everything that was seen.
@@ -103,15 +104,14 @@ def main() -> None:
     looker = Looker(place, DockerHost(), ComposeProject(place.stack_dir, place.project))
     deadline = SYSTEM_CLOCK.boottime() + parameters["wait"]
     try:
-        seen = looker.look()
+        looked_at, seen = SYSTEM_CLOCK.boottime(), looker.look()
         while app_causes.starting(seen) and SYSTEM_CLOCK.boottime() < deadline:
             SYSTEM_CLOCK.sleep(PAUSE_S)
-            seen = looker.look()
+            looked_at, seen = SYSTEM_CLOCK.boottime(), looker.look()
     except WhatsAgentError as error:
         module.fail_json(msg=error.message, **error.details)
-    module.exit_json(
-        changed=False, diagnosis=app_causes.diagnosis(seen, app_causes.find(seen)), observed=seen.as_dict()
-    )
+    diagnosis = {**app_causes.diagnosis(seen, app_causes.find(seen)), "looked_at": looked_at}
+    module.exit_json(changed=False, diagnosis=diagnosis, observed=seen.as_dict())
 
 
 if __name__ == "__main__":

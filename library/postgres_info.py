@@ -106,6 +106,7 @@ diagnosis:
     refuse: {description: "Why nothing can be done, or null.", type: dict}
     state: {description: What a consent covers., type: dict}
     facts: {description: What the remedies use., type: dict}
+    looked_at: {description: When it began to look; seconds of the host's boot clock., type: float}
     loses: {description: "What a restore would cost, or null.", type: dict}
 repository:
   description: How the backup repository stands - newest backup and its age, newest proven one, WAL, readiness for a disaster.

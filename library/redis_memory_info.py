@@ -71,6 +71,7 @@ diagnosis:
     refuse: {description: "Why nothing can be done, or null.", type: dict}
     state: {description: What a consent covers., type: dict}
     facts: {description: What the remedies use., type: dict}
+    looked_at: {description: When it began to look; seconds of the host's boot clock., type: float}
     loses: {description: "What removing foreign keys would lose, or null.", type: dict}
 observed:
   description: Everything that was seen.
@@ -108,14 +109,15 @@ def main() -> None:
     docker = DockerHost()
     deadline = SYSTEM_CLOCK.boottime() + parameters["wait"]
     try:
-        seen = observe(place, docker)
+        looked_at, seen = SYSTEM_CLOCK.boottime(), observe(place, docker)
         while seen.refused == "loading" and SYSTEM_CLOCK.boottime() < deadline:
             SYSTEM_CLOCK.sleep(PAUSE_S)
-            seen = observe(place, docker)
+            looked_at, seen = SYSTEM_CLOCK.boottime(), observe(place, docker)
     except WhatsAgentError as error:
         module.fail_json(msg=error.message, **error.details)
     finding = redis_causes.find(seen, remove_foreign=parameters["remove_foreign"])
-    module.exit_json(changed=False, diagnosis=redis_causes.diagnosis(seen, finding), observed=seen.as_dict())
+    diagnosis = {**redis_causes.diagnosis(seen, finding), "looked_at": looked_at}
+    module.exit_json(changed=False, diagnosis=diagnosis, observed=seen.as_dict())
 
 
 if __name__ == "__main__":
