@@ -119,7 +119,7 @@ def _restore(seen: Observed, found: Finding | None) -> Finding | None:
         return None
     switched = seen.volume is not None and seen.volume.name == state.get("new_volume")
     needed = found is not None and found.cause != "starting"
-    damaged = bool(seen.bad_pages)
+    damaged = any(page["kind"] != "orphan" or not _catalog_read(seen) for page in seen.bad_pages)
     # Somebody may have brought the old database back: nothing was switched, but the writers may still be stopped.
     return _finding(
         "restore_unfinished" if switched or needed or damaged else "restore_abandoned",
@@ -238,8 +238,10 @@ def _damage(seen: Observed) -> Finding | None:
         by_kind.setdefault(page["kind"], []).append(page["what"])
     failures = seen.server.checksum_failures if seen.server else 0
     counted = (("checksum failures", failures),)
+    # A page that no relation owns is the catalog's fault only where that could not be asked; else the file is nobody's.
+    unread = () if _catalog_read(seen) else ("orphan",)
     for kinds, cause in (
-        (("catalog", "orphan"), "catalog_corrupt"),
+        (("catalog", *unread), "catalog_corrupt"),
         (("table",), "page_corrupt"),
         (("index", "catalog_index", "map"), "index_corrupt"),
     ):
@@ -255,6 +257,10 @@ def _damage(seen: Observed) -> Finding | None:
     if seen.server is not None and seen.server.invalid_indexes:
         return _finding("index_corrupt", *(("invalid index", name) for name in seen.server.invalid_indexes))
     return None
+
+
+def _catalog_read(seen: Observed) -> bool:
+    return bool((seen.pages or {}).get("catalog_read"))
 
 
 def _access(seen: Observed) -> Finding | None:  # noqa: PLR0911 - one return a cause
@@ -342,9 +348,11 @@ def _health_evidence(seen: Observed) -> list[tuple[str, Any]]:
     if server is None:
         return []
     pages = seen.pages or {}
+    ownerless = [("bad page of a file that is nobody's", page["what"]) for page in seen.bad_pages[:3]]
     return [
         ("uptime", f"{server.uptime:.0f} s"),
         ("connections", f"{server.connections} of {server.max_connections}"),
         ("pages read on disk", f"{pages.get('scanned', 0)} of {pages.get('total', 0)} bytes"),
         ("segments waiting for the archive", server.archive_ready),
+        *ownerless,
     ]

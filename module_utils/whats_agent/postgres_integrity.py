@@ -73,9 +73,16 @@ def check_pages(admin: Any, inside: Any, database: str) -> Check:
     if row is None:
         return Check("pages", False, f"the database {database} does not exist")
     scan = postgres_pages.scan(admin, postgres_pages.relations_of(inside), int(row[0]), budget_s=6 * 3600)
-    if scan.bad:
-        return Check("pages", False, "; ".join(page.describe() for page in scan.bad[:5]))
-    return Check("pages", True, f"{scan.scanned} bytes read, every checksum fits")
+    return judge_pages(scan)
+
+
+def judge_pages(scan: postgres_pages.PageScan) -> Check:
+    """Judge the pages of a database whose catalog could be read: a file that it does not know holds nothing of it."""
+    if scan.damage:
+        return Check("pages", False, "; ".join(page.describe() for page in scan.damage[:5]))
+    fits = f"{scan.scanned} bytes read, every checksum fits"
+    ownerless = "; ".join(page.describe() for page in scan.bad[:3])
+    return Check("pages", True, f"{fits} but of what is nobody's: {ownerless}" if ownerless else fits)
 
 
 def check_sequences(inside: Any) -> Check:

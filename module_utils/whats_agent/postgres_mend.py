@@ -36,7 +36,7 @@ def mend_indexes(backrest: Backrest, order: Order) -> list[str]:
     whole = "-c ignore_system_indexes=on"
     with database(place, "postgres") as admin, database(place, name, options=whole) as inside:
         (oid,) = admin.execute("select oid::bigint from pg_database where datname = %s", (name,)).fetchone()
-        bad = postgres_pages.scan(admin, postgres_pages.relations_of(inside), int(oid), budget_s=3600).bad
+        bad = postgres_pages.scan(admin, postgres_pages.relations_of(inside), int(oid), budget_s=3600).damage
         beyond = [page.describe() for page in bad if page.kind not in ("index", "map", "catalog_index")]
         if beyond:
             raise WhatsAgentError(f"more than indexes is damaged: {'; '.join(beyond[:3])}")

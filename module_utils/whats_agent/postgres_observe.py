@@ -355,6 +355,11 @@ def _pages(
         return {}, [*errors, " ".join(str(error).split())[:400]]
     return {
         "invalid_indexes": unused,
-        "pages": {"scanned": scan.scanned, "total": scan.total, "complete": scan.complete},
+        "pages": {
+            "scanned": scan.scanned,
+            "total": scan.total,
+            "complete": scan.complete,
+            "catalog_read": bool(relations),
+        },
         "bad_pages": tuple({"kind": p.kind, "what": p.describe(), **asdict(p)} for p in scan.bad),
     }, errors

@@ -100,6 +100,11 @@ class PageScan:
     total: int
 
     @property
+    def damage(self) -> tuple[BadPage, ...]:
+        """Return the bad pages that are somebody's. It means something only where the catalog could be read."""
+        return tuple(page for page in self.bad if page.kind != "orphan")
+
+    @property
     def complete(self) -> bool:
         """Whether every file was read."""
         return self.scanned >= self.total

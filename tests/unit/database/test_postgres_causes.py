@@ -223,6 +223,24 @@ def test_a_complaint_in_the_log_alone_is_no_damage() -> None:
     assert causes.find(replace(HEALTHY, signs=(complaint,))).cause == "healthy"
 
 
+ORPHAN = {"kind": "orphan", "what": "page 3 of no relation (base/1/2)"}
+READ = {"scanned": 8192, "total": 8192, "complete": True, "catalog_read": True}
+
+
+def test_a_bad_page_of_a_file_that_is_nobodys_is_told_and_restores_nothing() -> None:
+    found = causes.find(replace(HEALTHY, bad_pages=(ORPHAN,), pages=READ))
+    assert found.cause == "healthy"
+    assert ("bad page of a file that is nobody's", ORPHAN["what"]) in found.evidence
+    # A catalog that cannot be asked names nobody, so the page may be its own.
+    unread = {**READ, "catalog_read": False}
+    assert causes.find(replace(HEALTHY, bad_pages=(ORPHAN,), pages=unread)).cause == "catalog_corrupt"
+
+
+def test_a_bad_page_of_nobodys_does_not_make_an_abandoned_restore_needed() -> None:
+    found = causes.find(replace(HEALTHY, bad_pages=(ORPHAN,), pages=READ, restore=RESTORE))
+    assert found.cause == "restore_abandoned"
+
+
 RESTORE = {"id": "r", "step": "fenced", "old_volume": VOLUME.name, "new_volume": "new"}
 
 
