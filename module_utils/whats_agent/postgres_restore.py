@@ -13,6 +13,7 @@ import fcntl
 import os
 import secrets
 import time
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,14 +148,26 @@ class Restore(RestoreSteps):
                 self._climb_until_sound()
             except LeaseLostError:
                 raise  # another run may be acting: not one step more
-            except WhatsAgentError as error:
-                told = self._full_disk() or error
+            except Exception as error:  # whatever it was, a database that served must serve again
+                told = self._full_disk() or self._told(error)
                 self._bring_back(told)
                 if told is error:
                     raise
                 raise told from error
             self._finish()
             return self.state
+
+    def _told(self, error: Exception) -> WhatsAgentError:
+        """Return an error as one for the operator: of one that nobody foresaw its kind, and where it arose in the details."""
+        if isinstance(error, WhatsAgentError):
+            return error
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        step = self.state["step"]
+        return WhatsAgentError(
+            f"the restore broke off after the step {step}: {reason}; run this again",
+            pt=f"a restauração foi interrompida depois da etapa {step}: {reason}; execute de novo",
+            traceback=[line.rstrip() for line in traceback.format_exception(error)[-6:]],
+        )
 
     def abandon(self) -> bool:
         """Close a restore that nobody needs any more: let the writers in again. Returns whether there was one."""
@@ -167,7 +180,7 @@ class Restore(RestoreSteps):
             self.state = found
             self._remove_leftovers()
             self._discard()
-            self.compose.start(*WRITERS)
+            self._let_in()
             self._save(finished_at=self.clock.rfc3339(), abandoned=True)
             self.note("abandoned", {"old_volume": found["old_volume"], "new_volume": found["new_volume"]})
             return True
@@ -239,17 +252,20 @@ class Restore(RestoreSteps):
         """
         if not self.state.get("was_alive") or self._done("switched"):
             return
-        self._stop_database()
-        self._discard()
-        self._save(step="fenced" if self._done("fenced") else "planned")
         try:
+            self._stop_database()
+            self._discard()
+            self._save(step="fenced" if self._done("fenced") else "planned")
             self.compose.start(self.place.service)
-            self.compose.start(*WRITERS)
-        except WhatsAgentError as second:
+            self._let_in()
+        except LeaseLostError:
+            raise
+        except Exception as second:  # of the two reasons neither may hide the other
             raise WhatsAgentError(
-                f"{error.message}; and the database of before, untouched, could not be started again: {second.message}",
+                f"{error.message}; and the database of before, untouched, could not be started again: "
+                f"{getattr(second, 'message', second)}",
                 **error.details,
-            ) from error
+            ) from second
         self.note("brought_back", {"volume": self.state["old_volume"], "reason": error.message})
         self._save(finished_at=self.clock.rfc3339(), failed=error.message)
 
@@ -285,11 +301,11 @@ class Restore(RestoreSteps):
             self._save(suspects=[*self.state.get("suspects", []), [backup, repo]])
         else:
             self._disprove(backup, repo)
+        self._discard()  # before the next one is planned: it needs the space
         try:
             plan = self.plan(self.state["old_volume"], tuple(rejected))
         except WhatsAgentError as none_left:
             raise WhatsAgentError(f"{error.message}; and {none_left.message}", **error.details) from error
-        self._discard()
         self._save(**self._choice(plan), rejected=rejected, attempt=self.state["attempt"] + 1, step="fenced")
 
     # Planning --------------------------------------------------------------------------------------------------------

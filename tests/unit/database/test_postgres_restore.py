@@ -83,6 +83,10 @@ class Parts:
         """Record a start."""
         self.calls.append(f"start {' '.join(services)}")
 
+    def services(self) -> list[str]:
+        """Return the stack's services, with a WAL receiver."""
+        return ["postgres", "worker", "wal_receiver"]
+
     def annotate(self, label: str, _repo: int, key: str, _value: str) -> None:
         """Record a verdict."""
         self.calls.append(f"{key} {label}")
@@ -323,6 +327,15 @@ def test_an_unsound_backup_is_marked_and_the_next_goes_into_another_volume(place
     assert restore.did.count("restored") == 2
 
 
+def test_the_unsound_ones_space_is_free_before_the_next_is_planned(place: DatabasePlace) -> None:
+    class Counting(Recorded):
+        def plan(self, volume: str, rejected: tuple[str, ...] = ()) -> RestorePlan:
+            assert self.parts.volumes == {"old"}, "planned beside the volume that is of no use any more"
+            return super().plan(volume, rejected)
+
+    assert Counting(place, Parts(), {"verified": UnsoundBackupError("bad")}).run()["backup"] == "backup1"
+
+
 def test_after_three_unsound_backups_it_gives_up_and_nothing_was_switched(place: DatabasePlace) -> None:
     class AlwaysUnsound(Recorded):
         def _step_verified(self) -> dict[str, Any]:
@@ -372,9 +385,65 @@ def test_one_that_served_before_is_brought_back_and_the_half_filled_volume_goes(
     parts = Parts()
     with pytest.raises(WhatsAgentError, match="broken"):
         Served(place, parts, {"started": WhatsAgentError("broken")}).run()
-    assert parts.calls[-2:] == ["start postgres", "start worker"]
+    assert parts.calls[-3:] == ["start postgres", "start wal_receiver", "start worker"]
     assert parts.volumes == {"old"}
     assert state_of(place)["finished_at"]
+
+
+class Alive(Recorded):
+    """A restore of a database that answered when it was stopped."""
+
+    def _step_fenced(self) -> dict[str, Any]:
+        self._save(was_alive=True)
+        return {}
+
+
+class APIError(Exception):
+    """Stands for an error of the engine's client, which no part of ours has told."""
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), APIError("500 Server Error")])
+def test_an_error_that_nobody_foresaw_brings_the_database_back_and_is_told(
+    place: DatabasePlace, error: Exception
+) -> None:
+    parts = Parts()
+    with pytest.raises(WhatsAgentError, match=r"broke off after the step started.*Error") as told:
+        Alive(place, parts, {"replayed": error}).run()
+    assert parts.calls[-3:] == ["start postgres", "start wal_receiver", "start worker"]
+    assert parts.volumes == {"old"}
+    assert state_of(place)["failed"] == told.value.message
+    assert any("_step_replayed" in line or "act" in line for line in told.value.details["traceback"])
+
+
+def test_what_keeps_the_old_database_from_coming_back_is_told_beside_the_reason(
+    place: DatabasePlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_names: str) -> None:
+        raise APIError("the engine hangs")
+
+    parts = Parts()
+    monkeypatch.setattr(parts, "remove_volume", refuse)
+    with pytest.raises(WhatsAgentError, match=r"no space.*could not be started again.*the engine hangs"):
+        Alive(place, parts, {"replayed": WhatsAgentError("no space")}).run()
+
+
+def test_a_receiver_that_does_not_start_keeps_no_writer_out(
+    place: DatabasePlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = Parts()
+    plain = parts.start
+
+    def start(*services: str) -> None:
+        plain(*services)
+        if services == ("wal_receiver",):
+            raise WhatsAgentError("cannot start wal_receiver")
+
+    monkeypatch.setattr(parts, "start", start)
+    restore = Alive(place, parts, {"started": WhatsAgentError("broken")})
+    with pytest.raises(WhatsAgentError, match=r"^broken$"):
+        restore.run()
+    assert parts.calls[-1] == "start worker"
+    assert "receiver_not_started" in restore.notes
 
 
 def test_a_half_filled_volume_that_somebody_removed_is_filled_again(place: DatabasePlace) -> None:
@@ -431,7 +500,7 @@ def test_an_abandoned_restore_lets_the_writers_in(place: DatabasePlace) -> None:
         Recorded(place, parts, {"fenced": Killed()}).run()
     closing = Recorded(place, parts)
     assert closing.abandon()
-    assert parts.calls[-1] == "start worker"
+    assert parts.calls[-2:] == ["start wal_receiver", "start worker"]
     assert state_of(place)["abandoned"]
     assert not Recorded(place, parts).abandon()
 
