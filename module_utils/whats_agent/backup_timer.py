@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,7 +22,7 @@ from .compose import ComposeProject
 from .control import read_mute
 from .docker_host import DockerHost
 from .errors import WhatsAgentError
-from .journal import Journal, Progress, new_run_id
+from .journal import Journal, Progress, close_abandoned, new_run_id
 from .lock import HostLock, LockHeldError, heartbeat
 from .pgbackrest import candidates
 from .postgres_backrest import Backrest
@@ -30,7 +31,7 @@ from .postgres_host import DatabasePlace
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .lock import Heart, Idle
+    from .lock import Heart, Idle, Lease
     from .pgbackrest import BackupType
 
 EXIT_DONE, EXIT_FAILED, EXIT_LOCKED = 0, 1, 75
@@ -83,19 +84,17 @@ def archive_place(arguments: argparse.Namespace) -> ArchivePlace:
     return ArchivePlace(arguments.stack_dir, arguments.state_dir, repository=arguments.archive)
 
 
-def acquire(lock: HostLock, run_id: str, kind: str) -> None:
-    """Take the host's lock, waiting for another run to end."""
+def acquire(lock: HostLock, run_id: str, kind: str) -> Lease | None:
+    """Take the host's lock, waiting for another run to end; return the lease of a dead one that was taken over, or None."""
     holder = {"user": "root", "controller": os.uname().nodename, "entry_point": "timer"}
     deadline = SYSTEM_CLOCK.boottime() + WAIT_S
     while True:
         try:
-            lock.acquire(run_id, f"backup:{kind}", holder)
+            return lock.acquire(run_id, f"backup:{kind}", holder)
         except LockHeldError:
             if SYSTEM_CLOCK.boottime() > deadline:
                 raise
             SYSTEM_CLOCK.sleep(RETRY_S)
-        else:
-            return
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -116,13 +115,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(mute.describe()["en"], file=sys.stderr)
         return 0
     try:
-        acquire(lock, run_id, arguments.kind)
+        dead = acquire(lock, run_id, arguments.kind)
     except LockHeldError as error:
         print(error.message, file=sys.stderr)
         return EXIT_LOCKED
     journal = Journal(arguments.state_dir, run_id)
     try:
         journal.write("open", component="backup", runbook="backup_timer", kind=arguments.kind, entry_point="timer")
+        if dead is not None:
+            journal.write("takeover", of=dead.run, holder=asdict(dead))
+            close_abandoned(Journal(arguments.state_dir, dead.run), run_id)
         with heartbeat(run_id, arguments.state_dir) as heart:
             done = work(backrest, arguments, journal, heart)
     except WhatsAgentError as error:

@@ -153,6 +153,17 @@ def read_events(path: Path) -> list[dict[str, Any]]:
     return events
 
 
+def close_abandoned(dead: Journal, successor: str) -> None:
+    """Close the journal of a run whose holder died, so that no run stays open for ever; `successor` took its lease over."""
+    if not dead.path.exists() or any(event["event"] == "close" for event in read_events(dead.path)):
+        return
+    reason = {
+        "en": f"abandoned: its holder died and run {successor} took its lease over",
+        "pt": f"abandonada: quem a executava morreu e a execução {successor} assumiu",
+    }
+    dead.write("close", outcome="abandoned", reason=reason, taken_over_by=successor)
+
+
 def run_ids(state_dir: Path) -> list[str]:
     """Return the ids of all recorded runs, newest first."""
     folder = state_dir / "runs"

@@ -14,7 +14,7 @@ from .clock import SYSTEM_CLOCK, Clock
 from .control import UNATTENDED, read_mute
 from .env_file import parse_env
 from .errors import Text, WhatsAgentError
-from .journal import STATE_DIR, Journal, new_run_id, read_events, run_path
+from .journal import STATE_DIR, Journal, close_abandoned, new_run_id, read_events, run_path
 from .lock import TIME_TO_LIVE, HostLock, LockHeldError
 from .plan import FAILURES
 from .redact import redact, secrets_of
@@ -137,7 +137,7 @@ class RunBase:
         if dead is not None:
             opened["taken_over"] = dead.run
             self._journal.write("takeover", of=dead.run, holder=asdict(dead))
-            self._close_abandoned(dead.run)
+            close_abandoned(self._journal_of(dead.run), self.run_id)
         return opened
 
     def _held_back(self, holder: Mapping[str, str]) -> dict[str, Any] | None:
@@ -150,18 +150,6 @@ class RunBase:
         command = f"oncall unmute {self.about.component} --why …"
         step = {"en": f"wait, or {command}", "pt": f"espere, ou {command}"}
         return self._finish("refused", reason=mute.describe(), next_step=step)
-
-    def _close_abandoned(self, run_id: str) -> None:
-        """Close the journal of a run whose holder died, so that no run stays open for ever."""
-        if not run_path(self.settings.state_dir, run_id).exists():
-            return
-        if any(event["event"] == "close" for event in read_events(run_path(self.settings.state_dir, run_id))):
-            return
-        reason = {
-            "en": f"abandoned: its holder died and run {self.run_id} took its lease over",
-            "pt": f"abandonada: quem a executava morreu e a execução {self.run_id} assumiu",
-        }
-        self._journal_of(run_id).write("close", outcome="abandoned", reason=reason, taken_over_by=self.run_id)
 
     def _planned(self) -> dict[str, Any]:
         planned = [event for event in self._events() if event["event"] == "plan"]

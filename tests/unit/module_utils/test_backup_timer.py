@@ -1,19 +1,23 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the backups' timer does before it works: a mute holds it back, another run makes it wait."""
+"""What the backups' timer does around its work: mute, lock, journal and word for the alerts, whatever happens to it."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.whats_agent import backup_timer
+from ansible.module_utils.whats_agent import backup_status, backup_timer
+from ansible.module_utils.whats_agent.clock import SYSTEM_CLOCK
 from ansible.module_utils.whats_agent.control import Control
+from ansible.module_utils.whats_agent.journal import Journal, read_events, run_ids, run_path
 from ansible.module_utils.whats_agent.lock import HostLock, heartbeat
 from ansible.module_utils.whats_agent.run import About, Run, Settings
 
 BY = {"user": "ana", "controller": "laptop", "entry_point": "oncall"}
+DEAD = "20260101T000000Z-00000001"
 
 
 def test_a_muted_timer_does_nothing_says_so_and_records_it(
@@ -67,3 +71,50 @@ def test_an_operator_s_run_is_refused_while_a_timer_works(tmp_path: Path, monkey
     (opened,) = seen
     assert opened["result"]["outcome"] == "refused"
     assert "through timer" in opened["result"]["message"]["en"]
+
+
+class Told:
+    """What the agent's alerts were told."""
+
+    def __init__(self) -> None:
+        self.done: list[str | None] = []
+        self.failed: list[tuple[str, str] | None] = []
+
+    def write(self, *_args: Any, done: str | None = None, failed: tuple[str, str] | None = None) -> None:
+        self.done.append(done)
+        self.failed.append(failed)
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> Told:
+    told = Told()
+    monkeypatch.setattr(backup_status, "write", told.write)
+    return told
+
+
+def _run(state_dir: Path) -> tuple[int, list[dict[str, Any]]]:
+    """Run the hourly timer; return its exit code and its journal."""
+    before = set(run_ids(state_dir))
+    code = backup_timer.main(["incr", "--state-dir", str(state_dir), "--stack-dir", str(state_dir / "stack")])
+    (own,) = set(run_ids(state_dir)) - before
+    return code, read_events(run_path(state_dir, own))
+
+
+def _die(state_dir: Path) -> None:
+    """Leave a lease and an open journal behind, as a run whose machine was switched off does."""
+    lock = HostLock(state_dir, clock=replace(SYSTEM_CLOCK, boot_id=lambda: "an earlier boot"))
+    lock.acquire(DEAD, "database", BY)
+    Journal(state_dir, DEAD).write("open", component="database")
+
+
+def test_a_dead_run_that_a_timer_comes_upon_is_closed(
+    tmp_path: Path, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backup_timer, "work", lambda *_args: {"steps": []})
+    _die(tmp_path)
+    code, events = _run(tmp_path)
+    assert (code, told.done) == (backup_timer.EXIT_DONE, ["incr"])
+    assert [event["event"] for event in events] == ["open", "takeover", "close"]
+    assert events[1]["of"] == DEAD
+    closed = read_events(run_path(tmp_path, DEAD))[-1]
+    assert (closed["event"], closed["outcome"], closed["taken_over_by"]) == ("close", "abandoned", events[0]["run"])
