@@ -27,6 +27,13 @@ options:
     description: The compose project.
     type: str
     default: whats_agent
+  state_dir:
+    description: Where runs keep their state.
+    type: path
+    default: /var/lib/whats_agent
+  run_id:
+    description: The run whose lease is kept alive meanwhile.
+    type: str
 attributes:
   check_mode:
     description: It only looks.
@@ -63,6 +70,7 @@ from ansible.module_utils.whats_agent.app_check import wait_for_checks
 from ansible.module_utils.whats_agent.compose import ComposeProject
 from ansible.module_utils.whats_agent.docker_host import DockerHost
 from ansible.module_utils.whats_agent.errors import WhatsAgentError
+from ansible.module_utils.whats_agent.lock import heartbeat
 
 
 def main() -> None:
@@ -72,13 +80,16 @@ def main() -> None:
             "wait": {"type": "float", "default": 30},
             "stack_dir": {"type": "path", "default": "/opt/whats_agent"},
             "project": {"type": "str", "default": "whats_agent"},
+            "state_dir": {"type": "path", "default": "/var/lib/whats_agent"},
+            "run_id": {"type": "str"},
         },
         supports_check_mode=True,
     )
     parameters = module.params
     try:
         wanted = ComposeProject(Path(parameters["stack_dir"]), parameters["project"]).replicas()
-        checks = wait_for_checks(DockerHost(), parameters["project"], wanted, parameters["wait"])
+        with heartbeat(None if module.check_mode else parameters["run_id"], Path(parameters["state_dir"])):
+            checks = wait_for_checks(DockerHost(), parameters["project"], wanted, parameters["wait"])
     except WhatsAgentError as error:
         module.fail_json(msg=error.message, **error.details)
     module.exit_json(changed=False, ok=all(check["ok"] for check in checks), checks=checks)

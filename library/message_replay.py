@@ -27,6 +27,13 @@ options:
     description: Seconds to wait. Zero looks once.
     type: float
     default: 60
+  state_dir:
+    description: Where runs keep their state.
+    type: path
+    default: /var/lib/whats_agent
+  run_id:
+    description: The run whose lease is kept alive meanwhile.
+    type: str
 attributes:
   check_mode:
     description: Looks once and does not wait.
@@ -65,17 +72,21 @@ seconds:
   type: float
 """
 
+from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.whats_agent.docker_host import DockerHost
 from ansible.module_utils.whats_agent.errors import WhatsAgentError
+from ansible.module_utils.whats_agent.lock import heartbeat
 from ansible.module_utils.whats_agent.replay import wait_for_replay
 
 ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "project": {"type": "str", "default": "whats_agent"},
     "service": {"type": "str", "default": "worker"},
     "timeout": {"type": "float", "default": 60},
+    "state_dir": {"type": "path", "default": "/var/lib/whats_agent"},
+    "run_id": {"type": "str"},
 }
 
 
@@ -85,7 +96,8 @@ def main() -> None:
     params = module.params
     timeout = 0 if module.check_mode else params["timeout"]
     try:
-        replay = wait_for_replay(DockerHost(), params["project"], params["service"], timeout=timeout)
+        with heartbeat(None if module.check_mode else params["run_id"], Path(params["state_dir"])):
+            replay = wait_for_replay(DockerHost(), params["project"], params["service"], timeout=timeout)
     except WhatsAgentError as error:
         module.fail_json(msg=error.message, **error.details)
     module.exit_json(changed=False, **replay.as_dict())

@@ -51,6 +51,9 @@ options:
     description: The compose project.
     type: str
     default: whats_agent
+  run_id:
+    description: The run whose lease is kept alive meanwhile.
+    type: str
 attributes:
   check_mode:
     description: In check mode no WAL segment is switched; all else only looks anyway.
@@ -75,18 +78,36 @@ verification:
 """
 
 from pathlib import Path
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.whats_agent import postgres_verify
 from ansible.module_utils.whats_agent.compose import ComposeProject
 from ansible.module_utils.whats_agent.docker_host import DockerHost
 from ansible.module_utils.whats_agent.errors import WhatsAgentError
+from ansible.module_utils.whats_agent.lock import heartbeat
 from ansible.module_utils.whats_agent.postgres_backrest import Backrest
 from ansible.module_utils.whats_agent.postgres_causes import limits_of
 from ansible.module_utils.whats_agent.postgres_host import DatabasePlace
 from ansible.module_utils.whats_agent.postgres_integrity import Check
 
 ENGINE_TIMEOUT_S = 3600
+
+
+def look(place: DatabasePlace, parameters: dict[str, Any], *, archiving: bool) -> dict[str, Any]:
+    """Look at the database; one that cannot be asked has failed its first check."""
+    backrest = Backrest(place, DockerHost(timeout=ENGINE_TIMEOUT_S), ComposeProject(place.stack_dir, place.project))
+    try:
+        checks, rows = postgres_verify.verify(
+            backrest,
+            wait_s=parameters["wait"],
+            archiving=archiving,
+            structure=parameters["structure"],
+            limits=limits_of(parameters),
+        )
+    except WhatsAgentError as error:
+        checks, rows = [Check("serving", False, error.message)], {}
+    return postgres_verify.as_result(checks, rows)
 
 
 def main() -> None:
@@ -102,23 +123,19 @@ def main() -> None:
             "stack_dir": {"type": "path", "default": "/opt/whats_agent"},
             "state_dir": {"type": "path", "default": "/var/lib/whats_agent"},
             "project": {"type": "str", "default": "whats_agent"},
+            "run_id": {"type": "str"},
         },
         supports_check_mode=True,
     )
     parameters = module.params
     place = DatabasePlace(Path(parameters["stack_dir"]), Path(parameters["state_dir"]), parameters["project"])
-    backrest = Backrest(place, DockerHost(timeout=ENGINE_TIMEOUT_S), ComposeProject(place.stack_dir, place.project))
     try:
-        checks, rows = postgres_verify.verify(
-            backrest,
-            wait_s=parameters["wait"],
-            archiving=parameters["archiving"] and not module.check_mode,
-            structure=parameters["structure"],
-            limits=limits_of(parameters),
-        )
+        with heartbeat(None if module.check_mode else parameters["run_id"], place.state_dir):
+            verification = look(place, parameters, archiving=parameters["archiving"] and not module.check_mode)
     except WhatsAgentError as error:
-        checks, rows = [Check("serving", False, error.message)], {}
-    module.exit_json(changed=False, verification=postgres_verify.as_result(checks, rows))
+        # A lease that is lost says nothing about the database: it ends the run, and is no check of the verification.
+        module.fail_json(msg=error.message, **error.details)
+    module.exit_json(changed=False, verification=verification)
 
 
 if __name__ == "__main__":

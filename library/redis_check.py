@@ -28,6 +28,13 @@ options:
     description: The compose project.
     type: str
     default: whats_agent
+  state_dir:
+    description: Where runs keep their state.
+    type: path
+    default: /var/lib/whats_agent
+  run_id:
+    description: The run whose lease is kept alive meanwhile.
+    type: str
 attributes:
   check_mode:
     description: Writes nothing; RV(ok) is then null.
@@ -57,9 +64,12 @@ checks:
   sample: [{"name": "agent", "ok": true, "detail": "up"}]
 """
 
+from pathlib import Path
+
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.whats_agent.docker_host import DockerHost
 from ansible.module_utils.whats_agent.errors import WhatsAgentError
+from ansible.module_utils.whats_agent.lock import heartbeat
 from ansible.module_utils.whats_agent.redis_check import wait_for_checks
 
 
@@ -70,6 +80,8 @@ def main() -> None:
             "wait": {"type": "float", "default": 30},
             "port": {"type": "int", "default": 8000},
             "project": {"type": "str", "default": "whats_agent"},
+            "state_dir": {"type": "path", "default": "/var/lib/whats_agent"},
+            "run_id": {"type": "str"},
         },
         supports_check_mode=True,
     )
@@ -77,7 +89,8 @@ def main() -> None:
     if module.check_mode:
         module.exit_json(changed=False, ok=None, checks=[])
     try:
-        checks = wait_for_checks(DockerHost(), parameters["project"], parameters["port"], parameters["wait"])
+        with heartbeat(parameters["run_id"], Path(parameters["state_dir"])):
+            checks = wait_for_checks(DockerHost(), parameters["project"], parameters["port"], parameters["wait"])
     except WhatsAgentError as error:
         module.fail_json(msg=error.message, **error.details)
     module.exit_json(changed=False, ok=all(check["ok"] for check in checks), checks=checks)

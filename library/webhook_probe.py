@@ -54,6 +54,13 @@ options:
     description: Seconds for all hops together.
     type: float
     default: 20
+  state_dir:
+    description: Where runs keep their state.
+    type: path
+    default: /var/lib/whats_agent
+  run_id:
+    description: The run whose lease is kept alive meanwhile.
+    type: str
 attributes:
   check_mode:
     description: Sends nothing; RV(ok) is then null.
@@ -98,6 +105,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.whats_agent.env_file import read_env, require
 from ansible.module_utils.whats_agent.errors import WhatsAgentError
+from ansible.module_utils.whats_agent.lock import heartbeat
 from ansible.module_utils.whats_agent.probe import Hop, Listener, Prober, count_rows
 
 ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
@@ -111,6 +119,8 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "socket_dir": {"type": "path", "default": "/opt/whats_agent/run/postgres"},
     "wait_for_row": {"type": "bool", "default": True},
     "timeout": {"type": "float", "default": 20},
+    "state_dir": {"type": "path", "default": "/var/lib/whats_agent"},
+    "run_id": {"type": "str"},
 }
 
 
@@ -137,7 +147,8 @@ def main() -> None:
     if module.check_mode:
         module.exit_json(changed=False, ok=None, probe_id=probe_id, hops=[])
     try:
-        hops = probe(module.params, probe_id)
+        with heartbeat(module.params["run_id"], Path(module.params["state_dir"])):
+            hops = probe(module.params, probe_id)
     except WhatsAgentError as error:
         module.fail_json(msg=error.message, **error.details)
     module.exit_json(

@@ -10,6 +10,7 @@ from typing import Any
 from .consent import Subject, consent_hash, refuse_consent, state_digest
 from .docker_host import DockerHost
 from .errors import Text, WhatsAgentError
+from .lock import heartbeat
 from .plan import Diagnosis, check_diagnosis
 from .report import last_step
 from .run_base import RunBase, diagnosis_fields
@@ -133,10 +134,11 @@ class Steps(RunBase):
 
     def _stand(self, seconds: float, project: str) -> list[str]:
         """Let the stable window pass; return what did not stand in it. An engine that cannot be asked is verification's."""
-        if project:
-            try:
-                return watch(DockerHost(), project, seconds, self._clock)
-            except WhatsAgentError as error:
-                self._journal.write("window", unseen=error.message)
-        self._clock.sleep(seconds)
+        with heartbeat(self.run_id if self._holds_lease else None, self.settings.state_dir, clock=self._clock):
+            if project:
+                try:
+                    return watch(DockerHost(), project, seconds, self._clock)
+                except WhatsAgentError as error:
+                    self._journal.write("window", unseen=error.message)
+            self._clock.sleep(seconds)
         return []

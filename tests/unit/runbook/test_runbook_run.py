@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -389,6 +390,22 @@ def test_a_step_after_which_a_container_restarts_has_failed(target: Target, monk
     ended = target.end(run_id, "start", stable_seconds=1, project="whats_agent")
     assert (ended["ok"], ended["error"], ended["next"]) == (False, "app restarted (exit code 1)", "rebuild")
     assert "app restarted" in target.close(run_id)["message"]["en"]
+
+
+def test_the_lease_is_kept_alive_through_the_stable_window(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    beating: list[str] = []
+
+    def stands(*_arguments: object) -> list[str]:
+        beating.extend(thread.name for thread in threading.enumerate())
+        return []
+
+    monkeypatch.setattr("ansible.module_utils.whats_agent.run_steps.watch", stands)
+    run_id = target.open()["run_id"]
+    target.plan(run_id, "stopped")
+    target.begin(run_id, "start", "stopped")
+    target.end(run_id, "start", stable_seconds=60, project="whats_agent")
+    assert "lease-heartbeat" in beating
+    target.close(run_id, verification=GOOD)
 
 
 def test_a_dry_run_whose_step_breaks_says_that_it_is_not_predictable(target: Target) -> None:
