@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from . import pgbackrest, postgres_repository
+from . import pgbackrest, postgres_receiver, postgres_repository
 from .clock import SYSTEM_CLOCK, Clock
 from .errors import WhatsAgentError
 from .files import read_json
@@ -33,8 +33,9 @@ MESSAGE_LOG_VOLUME = "whats_agent_message_log"
 class RestorePlan:
     """What a restore would use and need. Sizes in bytes, ages in seconds.
 
-    `holes` are segments after the backup, whose first is `wal_start`, that neither the archive nor the old volume has;
-    `tail` is what the old volume has and the archive lacks. `planned_at` is the boot clock's reading, in seconds.
+    `holes` are segments after the backup, whose first is `wal_start`, that neither the archive nor the old volume nor a WAL
+    receiver has. `tail_segments` and `received_segments` are what the volume and the receiver have and the archive lacks.
+    `planned_at` is the boot clock's reading, in seconds.
     """
 
     backup: str
@@ -57,6 +58,7 @@ class RestorePlan:
     target_time: str | None = None
     rejected: tuple[str, ...] = ()
     planned_at: float = 0.0
+    received_segments: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """Return JSON-able data."""
@@ -100,6 +102,11 @@ class RestorePlan:
             wal = (
                 f"every commit comes back: {self.tail_segments} WAL segments that the archive lacks are read from the old volume",
                 f"todos os commits voltam: {self.tail_segments} segmentos de WAL são lidos do volume antigo",
+            )
+        elif self.received_segments:
+            wal = (
+                f"WAL is archived up to {self.newest_wal}, and the WAL receiver has {self.received_segments} segments that it lacks",
+                f"o WAL está arquivado até {self.newest_wal}, e o receptor de WAL tem {self.received_segments} segmentos que faltam ali",
             )
         else:
             wal = (
@@ -201,12 +208,19 @@ def plan_restore(
             target_time, time_window(backrest, repository, env_volume, old_dir, alive=alive, clock=clock)
         )
     held = segments_in(old_dir) if old_dir is not None else []
+    folder = postgres_receiver.receiver_dir(backrest.place, backrest.docker)
+    if folder is not None and moment is None:  # as the restore itself does: a wanted time needs none of it
+        held += postgres_receiver.received(folder, segments).segments
     backup = choose(repository, sorted({*segments, *held}), rejected, moment.timestamp() if moment else None)
     holes = tuple(holes_after(backup, sorted({*segments, *held})))
     if moment is None:
         refuse_loss(holes, alive=alive)
     tail = unarchived(old_dir, frozenset(segments), backup.wal_start) if old_dir is not None else Tail((), ())
-    needed = max(0, needed_bytes(backup, tail, reserve) - already_there)
+    received = (
+        postgres_receiver.received(folder, segments, backup.wal_start).segments if folder and moment is None else []
+    )
+    carried = Tail(tuple(sorted({*tail.segments, *received})), tail.histories)
+    needed = max(0, needed_bytes(backup, carried, reserve) - already_there)
     root = volumes_root(backrest)
     free = require_space(root, needed)
     return RestorePlan(
@@ -229,6 +243,7 @@ def plan_restore(
         target_time=postgres_time(moment) if moment else None,
         rejected=rejected,
         planned_at=clock.boottime(),
+        received_segments=len(received),
     )
 
 

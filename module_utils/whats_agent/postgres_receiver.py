@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The WAL receiver beside the database: what it has received, for a restore whose old volume is gone.
+"""The WAL receiver beside the database: what it has received, for a restore whose old volume is gone, or is not whole.
 
 It writes each record as it is committed, so nothing is missing between the last archived segment and the loss (with
 `stack_wal_receiver: sync` not even the last commit). It is optional; without it all of this finds nothing.
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from .errors import WhatsAgentError
 from .files import sync_directory
-from .postgres_wal import holds_its_name
+from .postgres_wal import holds_its_name, pages_held
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -50,8 +50,8 @@ def receiver_dir(place: DatabasePlace, docker: DockerHost) -> Path | None:
     return folder if folder is not None and folder.is_dir() else None
 
 
-def received(folder: Path, archived: Iterable[str]) -> Received:
-    """Choose what the archive lacks; a whole segment goes before the partial one of its name. Reads only."""
+def received(folder: Path, archived: Iterable[str], since: str = "") -> Received:
+    """Choose what the archive lacks, from the segment `since` on; a whole segment goes before its partial one. Reads only."""
     have = set(archived)
     files: dict[str, str] = {}
     for name in sorted(entry.name for entry in folder.iterdir() if entry.is_file()):
@@ -59,17 +59,21 @@ def received(folder: Path, archived: Iterable[str]) -> Received:
             files[name] = name
         elif _SEGMENT.fullmatch(name):
             target = name.removesuffix(PARTIAL)
-            if target not in have and target not in files and holds_its_name(folder / name, target):
+            wanted = target not in have and target not in files and target[8:] >= since[8:]
+            if wanted and holds_its_name(folder / name, target):
                 files[target] = name
     return Received(files)
 
 
 def copy(found: Received, folder: Path, data_dir: Path, owner: tuple[int, int]) -> int:
-    """Copy them into a restored data directory, where no file of the name is; return how many."""
+    """Copy into a restored data directory what is not there, or not as far as here; return how many.
+
+    The server writes a segment before the receiver gets it, so of two that hold as much the server's own stays.
+    """
     copied = 0
     for target, name in found.files.items():
         destination = data_dir / "pg_wal" / target
-        if destination.exists():
+        if destination.exists() and not _holds_more(folder / name, destination, target):
             continue
         temporary = destination.with_name(f".{target}.copying")
         try:
@@ -85,6 +89,11 @@ def copy(found: Received, folder: Path, data_dir: Path, owner: tuple[int, int]) 
         copied += 1
     sync_directory(data_dir / "pg_wal")
     return copied
+
+
+def _holds_more(received_file: Path, there: Path, name: str) -> bool:
+    """Tell whether the receiver's file of a segment goes on where the other one, of a damaged volume, ends."""
+    return _SEGMENT.fullmatch(name) is not None and pages_held(received_file, name) > pages_held(there, name)
 
 
 def put_aside(folder: Path, name: str) -> bool:

@@ -214,29 +214,39 @@ class RestoreSteps:
         return OldWal(data_dir, tail, None if self.state["target_time"] else self._old_end(old.name, tail))
 
     def _step_carried(self) -> dict[str, Any]:
-        """Carry the WAL that the archive lacks over from the old volume, and note where that WAL ends."""
+        """Carry over what WAL the archive lacks, from the old volume and from a WAL receiver, and note where it ends.
+
+        Either may have what the other lacks: a volume that was half removed, or whose newest segments are gone, is still one.
+        """
         found, self.old_wal = self.old_wal or self._look_at_old(), None
         if found is None:
-            return {"old_volume": "not readable", **self._carry_received()}
-        copied = 0
-        if not self.state.get("source_volume"):
-            copied = postgres_wal.copy_tail(found.tail, found.data_dir, self._volume_dir(), (UID, GID))
-        self._save(expected_end=found.end)
-        return {"segments": len(found.tail.segments), "copied": copied, "expected_end": found.end}
+            self._save(expected_end=None)
+            details: dict[str, Any] = {"old_volume": "not readable"}
+        else:
+            copied = 0
+            if not self.state.get("source_volume"):
+                copied = postgres_wal.copy_tail(found.tail, found.data_dir, self._volume_dir(), (UID, GID))
+            self._save(expected_end=found.end)
+            details = {"segments": len(found.tail.segments), "copied": copied}
+        return {**details, **self._carry_received(), "expected_end": self.state["expected_end"]}
 
     def _carry_received(self) -> dict[str, Any]:
-        """Carry over what a WAL receiver has and the archive lacks, where there is one."""
-        folder = postgres_receiver.receiver_dir(self.place, self.docker)
-        if folder is None or self.state["target_time"]:
+        """Carry over what a WAL receiver has and the archive lacks, where there is one; the end is the later of both."""
+        # What lies behind a wanted time, or belongs to the volume that is being gone back behind, is not wanted.
+        if self.state["target_time"] or self.state.get("source_volume"):
             return {}
-        found = postgres_receiver.received(folder, self.backrest.archived())
+        folder = postgres_receiver.receiver_dir(self.place, self.docker)
+        if folder is None:
+            return {}
+        found = postgres_receiver.received(folder, self.backrest.archived(), self.state.get("wal_start", ""))
         copied = postgres_receiver.copy(found, folder, self._volume_dir(), (UID, GID))
         start = postgres_wal.first_of_tail(tuple(found.segments))
         if start is not None:
             argv = postgres_wal.waldump_argv(f"{DATA_DIR}/pg_wal", *start)
             walked = self.backrest.look_into(self.state["new_volume"], argv, restore_id=self.state["id"])
-            self._save(expected_end=postgres_wal.parse_wal_end(walked.stderr + walked.stdout))
-        return {"received": len(found.segments), "copied": copied, "expected_end": self.state["expected_end"]}
+            end = postgres_wal.walked_to(walked.exit_code, walked.stderr + walked.stdout, found.segments)
+            self._save(expected_end=postgres_wal.higher(self.state["expected_end"], end))
+        return {"received": len(found.segments), "received_copied": copied}
 
     def _volume_dir(self) -> Path:
         volume = self.docker.volume(self.state["new_volume"])
@@ -248,7 +258,7 @@ class RestoreSteps:
         """Return the LSN at which the old volume's WAL ends, or None where there is none to walk through."""
         argv = postgres_wal.walk_argv(DATA_DIR, tail.segments)
         walked = self.backrest.look_into(volume, argv, restore_id=self.state["id"])
-        return postgres_wal.parse_wal_end(walked.stderr + walked.stdout)
+        return postgres_wal.walked_to(walked.exit_code, walked.stderr + walked.stdout, tail.segments)
 
     # Verifying -------------------------------------------------------------------------------------------------------
 

@@ -29,6 +29,9 @@ _PAGE_HEADER = struct.Struct("<HHIQ")  # magic, info, timeline, page address
 # How pg_waldump ends: it names the last record that it could read whole, and then what is wrong behind it. Where exactly that
 # record ends it does not always say (the next one may have been written in part), so what counts is that it was replayed.
 _LAST_RECORD = re.compile(r"error in WAL record at (?P<start>[0-9A-F]+/[0-9A-F]+): ")
+# It got through a whole segment and needs the next one, which is not there.
+_NEXT_IS_GONE = re.compile(r"could not find file \"(?P<segment>[0-9A-F]{24})\"")
+_PAGE_BYTES = 8192
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,42 @@ def parse_wal_end(output: str) -> str | None:
     """Return the LSN that replay must have reached when the last whole record was replayed; None when that is unknown."""
     match = _LAST_RECORD.search(output)
     return lsn_text(lsn_value(match["start"]) + 1) if match else None
+
+
+def walked_to(exit_code: int, output: str, segments: Collection[str]) -> str | None:
+    """Return the LSN that replay must reach, from how a walk through the WAL ended; `segments` are what was there to walk.
+
+    A walk that ends at a missing segment came through the one before it. Of one that failed otherwise, what the segments
+    themselves prove counts: one that another of its timeline follows was written to its end. None where there was nothing to walk.
+    """
+    end = parse_wal_end(output)
+    if end is not None or exit_code == 0:
+        return end
+    gone = _NEXT_IS_GONE.search(output)
+    if gone is not None:
+        return lsn_text(max(0, segment_start(gone["segment"]) - WAL_SEGMENT_BYTES) + 1)
+    newest = max((name[:8] for name in segments), default="")
+    own = sorted(name for name in segments if name[:8] == newest)
+    return lsn_text(segment_start(own[-2]) + 1) if len(own) > 1 else None
+
+
+def higher(one: str | None, other: str | None) -> str | None:
+    """Return the later of two LSNs, of which either may be unknown."""
+    return max((lsn for lsn in (one, other) if lsn is not None), key=lsn_value, default=None)
+
+
+def pages_held(path: Path, name: str) -> int:
+    """Return how many pages, from the first on, a file holds of the segment `name`; behind them it is recycled, zeroed, cut off."""
+    address, pages = segment_start(name), 0
+    with path.open("rb") as stream:
+        while True:
+            page = stream.read(_PAGE_BYTES)
+            if len(page) < _PAGE_BYTES:
+                return pages
+            magic, _info, _timeline, found = _PAGE_HEADER.unpack_from(page)
+            if magic == 0 or found != address + pages * _PAGE_BYTES:
+                return pages
+            pages += 1
 
 
 def holds_its_name(path: Path, name: str = "") -> bool:

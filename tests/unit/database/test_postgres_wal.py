@@ -163,6 +163,43 @@ def test_replay_must_have_passed_the_last_whole_record(said: str, end: str | Non
 
 
 @pytest.mark.parametrize(
+    ("exit_code", "said", "end"),
+    [
+        pytest.param(0, "", None, id="nothing to walk"),
+        pytest.param(
+            1, "error in WAL record at 0/900BA38: invalid record length at 0/900BA60", "0/900BA39", id="the end"
+        ),
+        pytest.param(
+            1, 'could not find file "000000020000000000000005": No such file', "0/4000001", id="into the last one"
+        ),
+        pytest.param(1, "could not find a valid record after 0/7000028", "0/3000001", id="what the segments prove"),
+        pytest.param(137, "", "0/3000001", id="killed"),
+    ],
+)
+def test_a_walk_that_failed_still_says_how_far_replay_must_come(exit_code: int, said: str, end: str | None) -> None:
+    there = [f"0000000{timeline}000000000000000{n}" for timeline, n in ((1, 2), (1, 3), (2, 3), (2, 4))]
+    assert wal.walked_to(exit_code, f"pg_waldump: error: {said}\n", there) == end
+
+
+def test_a_failed_walk_over_one_segment_says_nothing() -> None:
+    assert wal.walked_to(1, "pg_waldump: error: could not read", [TWO]) is None
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "later"),
+    [
+        ("0/A", "0/9", "0/A"),
+        ("0/FFFFFFFF", "1/0", "1/0"),
+        (None, "0/9", "0/9"),
+        ("0/9", None, "0/9"),
+        (None, None, None),
+    ],
+)
+def test_the_later_of_two_ends_counts(one: str | None, other: str | None, later: str | None) -> None:
+    assert wal.higher(one, other) == later
+
+
+@pytest.mark.parametrize(
     ("replayed", "expected", "newest", "verdict"),
     [
         (100, 100, None, True),
