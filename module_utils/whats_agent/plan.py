@@ -222,11 +222,12 @@ def decide(diagnosis: Diagnosis, ladder: Sequence[Mapping[str, Any]], situation:
         return Plan(cause, "refused", reason, escalate=True)
     subject = subject_of(diagnosis, remedies, situation.host)
     code = consent_hash(subject, situation.now) if subject.remedies else None
-    if situation.confirm:
+    # Where nothing destroys, a consent guards nothing: what it was given for may be half done, and only has to be finished.
+    consented = bool(situation.confirm) and code is not None
+    if consented:
         why_not = refuse_consent(situation.confirm, subject, now=situation.now, issued=situation.issued)
         if why_not is not None:
             return Plan(cause, "refused", why_not, remedies, code, loses=diagnosis.loses)
-    consented = bool(situation.confirm)
     if remedies[0].destructive and not consented and not situation.dry_run:
         return _ask_consent(diagnosis, remedies, code)
     return Plan(cause, None, None, remedies, code, consented, diagnosis.loses)

@@ -105,6 +105,14 @@ def test_a_wrong_consent_is_refused_even_where_none_was_needed() -> None:
     assert found.outcome == "refused"
 
 
+@pytest.mark.parametrize("confirm", ["aaaaaa-000000000000", "yes"])
+def test_a_consent_that_nothing_planned_needs_is_not_held_against_it(confirm: str) -> None:
+    """After a kill, what was consented to has only to be finished, by the very same command."""
+    mild = [{"cause": "half_done", "remedies": [{"name": "finish", "destructive": False, "changes": BOTH}]}]
+    found = decide(check_diagnosis(diagnosis("half_done"), "fake"), mild, replace(SITUATION, confirm=confirm))
+    assert (found.outcome, found.consented, found.confirm) == (None, False, None)
+
+
 def test_an_open_breaker_lets_nothing_act_and_shows_the_last_failure() -> None:
     failures = tuple({"at": "t", "run": "r", "cause": "stopped", "error": f"e{n}"} for n in range(3))
     found = plan("stopped", replace(SITUATION, breaker=BreakerState("fake", failures)))
