@@ -16,7 +16,8 @@ description:
   - Then switches C(DB_VOLUME) in C(.env) by one rename, promotes, proves archiving, lets the writers in and takes a full backup.
   - The old volume is at most read, and stays.
   - A backup that cannot be restored, or is not sound, is marked so and the next one is tried.
-  - Killed at any point, it goes on where it stopped when it is called again.
+  - Killed at any point, it goes on where it stopped when it is called again, with the same wish or with none.
+  - Another wish takes the place of an unfinished restore, except from the switch of volumes until the writers are back.
   - Refuses before anything is stopped where the repository, the passphrase, the space or the wanted time do not fit.
 author: "The whats-agent-runbooks authors (@whats-agent-runbooks)"
 options:
@@ -95,7 +96,9 @@ restore:
     seconds: {description: The seconds each step took., type: dict}
     checks: {description: What was checked before promotion., type: list}
 plan:
-  description: What a restore would use, need and cost.
+  description:
+    - What a restore would use, need and cost.
+    - Where an unfinished one is finished, which (C(finishes)), from which step on, and what it was begun for.
   returned: when O(state=restored) in check mode
   type: dict
 """
@@ -135,8 +138,7 @@ def restore(module: AnsibleModule, backrest: Backrest, options: Options) -> dict
     volume = env_file.read_env(place.env_path).get("DB_VOLUME", "")
     if module.check_mode:
         planned = Restore(place, backrest, options=options, heart=Idle(), progress=progress, note=note)
-        plan = planned.plan_of(volume)
-        return {"changed": True, "plan": {**plan.as_dict(), "loses": plan.loses}}
+        return {"changed": True, "plan": planned.foresee()}
     with heartbeat(module.params["run_id"], place.state_dir) as heart:
         state = Restore(place, backrest, options=options, heart=heart, progress=progress, note=note).run()
     after = {"DB_VOLUME": state["new_volume"]}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from .postgres_host import MAJOR_VERSION
 from .postgres_observe import CRASH_UPTIME_S
+from .postgres_unfinished import goes_on
 from .postgres_words import HEALTHY, SUMMARIES
 
 if TYPE_CHECKING:
@@ -113,13 +114,19 @@ def _finding(cause: str, *evidence: tuple[str, Any]) -> Finding:
 
 
 def _restore(seen: Observed, found: Finding | None) -> Finding | None:
-    """Judge a restore that has begun: it counts while the database needs it, or once its new volume is in use."""
+    """Judge a restore that has begun: it counts while the database needs it, or once its new volume is in use.
+
+    One that cannot go on, since `.env` names another volume by now, finishes nothing: what is wrong with that one counts.
+    """
     state = seen.restore
     if state is None:
         return None
-    switched = seen.volume is not None and seen.volume.name == state.get("new_volume")
+    volume, there = (seen.volume.name, seen.volume.present) if seen.volume else ("", False)
+    switched = volume == state.get("new_volume")
     needed = found is not None and found.cause != "starting"
     damaged = any(page["kind"] != "orphan" or not _catalog_read(seen) for page in seen.bad_pages)
+    if (switched or needed or damaged) and not goes_on(state, volume, present=there):
+        return None
     # Somebody may have brought the old database back: nothing was switched, but the writers may still be stopped.
     return _finding(
         "restore_unfinished" if switched or needed or damaged else "restore_abandoned",

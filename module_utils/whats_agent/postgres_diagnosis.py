@@ -6,8 +6,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from . import postgres_unfinished
 from .clock import SYSTEM_CLOCK, Clock
-from .errors import WhatsAgentError
+from .errors import Text, WhatsAgentError
 from .pgbackrest import away, told_away
 from .postgres_causes import DEFAULT_LIMITS, Finding, Limits, find
 from .postgres_observe import PAGE_BUDGET_S, Observed, observe
@@ -56,6 +57,8 @@ def diagnose(backrest: Backrest, wish: Wish, clock: Clock = SYSTEM_CLOCK) -> tup
             removal = find_removable(data_volumes(backrest), wish.remove_volume or "")
         except WhatsAgentError as error:
             refusal = {"en": error.message, "pt": str(error.details.get("pt") or error.message)}
+    elif (refused := refused_wish(finding, seen, wish)) is not None:
+        refusal = refused
     elif finding.cause in RESTORED and wish.plan:
         try:
             plan = _plan(backrest, seen, finding, wish, clock)
@@ -76,12 +79,31 @@ def wished(finding: Finding, seen: Observed, wish: Wish) -> Finding:
     wanted = wish.undo or wish.target_time
     if wanted is None or finding.cause in BELONGS_TO:
         return finding
-    state = seen.restore or {}
-    if finding.cause == "restore_unfinished" and (state.get("target_time") or state.get("undo")):
+    state = seen.restore
+    given_up: tuple[tuple[str, str], ...] = ()
+    if state is not None and not postgres_unfinished.same_wish(state, wish.target_time, wish.undo):
+        given_up = (("given up for it", state["id"]), ("which was begun for", postgres_unfinished.wanted(state)[0]))
+    if finding.cause == "restore_unfinished" and (not given_up or not _may_be_given_up(seen)):
         return finding  # consent was given for it, and it is not less wanted for having been killed
+    otherwise = ("otherwise", finding.cause)
     if wish.undo is not None:
-        return Finding("undo_wanted", (("restore to undo", wish.undo), ("otherwise", finding.cause)))
-    return Finding("wrong_data", (("wanted time", wanted), ("otherwise", finding.cause)))
+        return Finding("undo_wanted", (("restore to undo", wish.undo), otherwise, *given_up))
+    return Finding("wrong_data", (("wanted time", wanted), otherwise, *given_up))
+
+
+def _may_be_given_up(seen: Observed) -> bool:
+    state, volume = seen.restore, seen.volume.name if seen.volume else ""
+    return state is None or postgres_unfinished.may_be_given_up(state, volume)
+
+
+def refused_wish(finding: Finding, seen: Observed, wish: Wish) -> Text | None:
+    """Return why what the operator asks for has to wait for an unfinished restore, or None."""
+    state = seen.restore
+    if finding.cause != "restore_unfinished" or state is None:
+        return None
+    if postgres_unfinished.same_wish(state, wish.target_time, wish.undo):
+        return None
+    return postgres_unfinished.finish_first(state)
 
 
 def _off_host(backrest: Backrest) -> dict[str, str] | None:
@@ -106,30 +128,36 @@ def _plan(backrest: Backrest, seen: Observed, finding: Finding, wish: Wish, cloc
     """Plan the restore that the finding may need. One that has already switched volumes needs none any more."""
     state = seen.restore
     volume = seen.volume.name if seen.volume else ""
+    alive = seen.server is not None and not seen.server.in_recovery
+    target_time, undo, rejected = wish.target_time, wish.undo, ()
     if finding.cause == "restore_unfinished" and state is not None:
-        if state.get("new_volume") == volume:
+        if state["new_volume"] == volume:
             return None
-        volume = state.get("old_volume", volume)
-    if wish.undo is not None:
-        record = find_restore(backrest.place, wish.undo)
-        return plan_undo(backrest, volume, record, reserve=wish.reserve, clock=clock)
+        # Finished as it was begun, whatever the command names; and what it has stopped is not dead for that.
+        target_time, undo, rejected = state.get("target_time"), state.get("undo"), tuple(state.get("rejected", ()))
+        alive = alive or bool(state.get("was_alive"))
+    if undo is not None:
+        record = find_restore(backrest.place, undo)
+        return plan_undo(
+            backrest, volume, record, reserve=wish.reserve, already_there=_written(backrest, state, volume), clock=clock
+        )
     return plan_restore(
         backrest,
         volume,
-        target_time=wish.target_time,
-        alive=seen.server is not None and not seen.server.in_recovery,
-        rejected=tuple(state.get("rejected", ())) if state else (),
+        target_time=target_time,
+        alive=alive,
+        rejected=rejected,
         reserve=wish.reserve,
-        already_there=_written(backrest, state),
+        already_there=_written(backrest, state, volume),
         clock=clock,
     )
 
 
-def _written(backrest: Backrest, state: dict[str, Any] | None) -> int:
-    """Return the bytes that an interrupted restore has already put into its volume."""
+def _written(backrest: Backrest, state: dict[str, Any] | None, in_use: str) -> int:
+    """Return the bytes that an interrupted restore has put into its volume: they need no more room, or make it by going."""
     from pathlib import Path
 
-    volume = backrest.docker.volume(state["new_volume"]) if state else None
+    volume = backrest.docker.volume(state["new_volume"]) if state and state["new_volume"] != in_use else None
     if volume is None:
         return 0
     return sum(path.lstat().st_size for path in Path(volume.mountpoint).rglob("*") if path.is_file())
@@ -164,6 +192,7 @@ def assemble(
             "backup": plan.backup if plan else None,
             "target_time": plan.target_time if plan else None,
             "removal": removal.name if removal else None,
+            "gives_up": dict(finding.evidence).get("given up for it"),
         },
         "facts": {
             "plan": plan.as_dict() if plan else None,

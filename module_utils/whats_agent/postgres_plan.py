@@ -14,6 +14,7 @@ from .errors import WhatsAgentError
 from .files import read_json
 from .postgres_host import DatabasePlace, free_bytes
 from .postgres_target import check_target, postgres_time, time_window
+from .postgres_unfinished import has_come_to
 from .postgres_wal import Tail, segments_in, unarchived
 
 if TYPE_CHECKING:
@@ -338,9 +339,12 @@ def history_dir(place: DatabasePlace) -> Path:
 
 
 def find_restore(place: DatabasePlace, wanted: str) -> dict[str, Any]:
-    """Return the record of a finished restore, by its id, its run, or `last`."""
+    """Return the record of a finished restore, or of one whose database serves, by its id, its run, or `last`."""
     folder = history_dir(place)
     records = [read_json(path) for path in sorted(folder.glob("*.json"))] if folder.is_dir() else []
+    latest = read_json(place.restore_path)
+    if isinstance(latest, dict) and not latest.get("finished_at") and has_come_to(latest, "served"):
+        records.append(latest)
     found = [r for r in records if isinstance(r, dict) and (wanted == "last" or wanted in (r.get("id"), r.get("run")))]
     if not found:
         known = ", ".join(str(r["run"] or r["id"]) for r in records[-5:] if isinstance(r, dict)) or "none"
@@ -357,9 +361,13 @@ def plan_undo(
     record: dict[str, Any],
     *,
     reserve: int = RESERVE_BYTES,
+    already_there: int = 0,
     clock: Clock = SYSTEM_CLOCK,
 ) -> RestorePlan:
-    """Plan to go back to the volume that a restore replaced: a copy of it, on a timeline of its own."""
+    """Plan to go back to the volume that a restore replaced: a copy of it, on a timeline of its own.
+
+    `already_there` are bytes that an interrupted one has already written.
+    """
     if record["new_volume"] != env_volume:
         raise WhatsAgentError(
             f"the restore {record['id']} made {record['new_volume']}, and {env_volume} is in use: "
@@ -383,7 +391,7 @@ def plan_undo(
     repository = backrest.info()
     if repository.problem:
         raise WhatsAgentError(repository.problem, status=repository.status, pt=repository.problem_pt)
-    needed = int(size * GROWTH) + reserve
+    needed = max(0, int(size * GROWTH) + reserve - already_there)
     root = volumes_root(backrest)
     begun = datetime.fromisoformat(str(record["begun_at"]).replace("Z", "+00:00")).timestamp()
     return RestorePlan(

@@ -15,7 +15,7 @@ import secrets
 import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +39,7 @@ from .postgres_plan import (
 from .postgres_restore_steps import WRITERS, RestoreSteps
 from .postgres_standby import UnsoundBackupError, UnsoundContentError
 from .postgres_target import parse_target_time, postgres_time
+from .postgres_unfinished import STEPS, finish_first, goes_on, has_come_to, may_be_given_up, same_wish, wanted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -46,21 +47,6 @@ if TYPE_CHECKING:
     from .journal import Progress
     from .lock import Heart, Idle
 
-STEPS = (
-    "planned",
-    "fenced",
-    "restored",
-    "carried",
-    "started",
-    "replayed",
-    "verified",
-    "switched",
-    "promoted",
-    "archiving",
-    "served",
-    "checked",
-    "backed_up",
-)
 # What the writers need not have stopped for: a dead server takes no commits, and a volume being filled has no server. The volume is
 # filled from the beginning on, beside whatever has to be stopped.
 ASIDE = ("fenced", "restored")
@@ -136,7 +122,7 @@ class Restore(RestoreSteps):
         write_json(folder / f"{self.state['id']}.json", self.state)
 
     def _done(self, step: str) -> bool:
-        return STEPS.index(self.state["step"]) >= STEPS.index(step)
+        return has_come_to(self.state, step)
 
     # Running ---------------------------------------------------------------------------------------------------------
 
@@ -312,14 +298,15 @@ class Restore(RestoreSteps):
 
     def _load_or_plan(self) -> None:
         """Take up an unfinished restore, or plan a new one and write it down before anything is touched."""
-        found = read_json(self.place.restore_path)
-        if isinstance(found, dict) and not found.get("finished_at") and self._resumable(found):
+        env = self._env()
+        found = self._unfinished()
+        if found is not None and self._to_be_finished(found, env["DB_VOLUME"]):
             self.state = found
             self._remove_leftovers()
             if self._done("restored") and self.docker.volume(found["new_volume"]) is None:
                 self._save(step="fenced")  # somebody removed what was half done
             return
-        env = self._env()
+        served = self._give_up(found, env["DB_VOLUME"]) if found is not None else False
         plan = self.plan_of(env["DB_VOLUME"])
         self.state = {
             "id": f"{self.clock.stamp()}-{secrets.token_hex(2)}",
@@ -330,6 +317,7 @@ class Restore(RestoreSteps):
             "rejected": [],
             "database": env["DB_NAME"],
             "undo": self.options.undo,
+            "was_alive": served,
             **self._choice(plan),
         }
         self._save()
@@ -349,14 +337,52 @@ class Restore(RestoreSteps):
         wanted = self.options.target_time
         return postgres_time(parse_target_time(wanted)) if wanted else None
 
-    def _resumable(self, state: dict[str, Any]) -> bool:
-        """Tell whether an unfinished restore is still the one to finish. One that has switched volumes always is."""
-        volume = self._env()["DB_VOLUME"]
-        if volume == state["new_volume"]:
-            return self.docker.volume(volume) is not None
-        if state["step"] in STEPS[STEPS.index("switched") :] or volume != state["old_volume"]:
+    def _unfinished(self) -> dict[str, Any] | None:
+        found = read_json(self.place.restore_path)
+        return found if isinstance(found, dict) and not found.get("finished_at") else None
+
+    def _to_be_finished(self, state: dict[str, Any], volume: str) -> bool:
+        """Tell whether an unfinished restore is the one to finish; if so, what it was begun for is what is wanted from now on.
+
+        Another wish was consented to with this one in sight, so it may take its place, except while that would leave a
+        volume in use that is not in order.
+        """
+        if not goes_on(state, volume, present=self.docker.volume(volume) is not None):
             return False
-        return bool(state.get("target_time") == self._wanted_time() and state.get("undo") == self.options.undo)
+        if not same_wish(state, self.options.target_time, self.options.undo):
+            if may_be_given_up(state, volume):
+                return False
+            refusal = finish_first(state)
+            raise WhatsAgentError(refusal["en"], pt=refusal["pt"])
+        self.options = replace(self.options, target_time=state.get("target_time"), undo=state.get("undo"))
+        return True
+
+    def _give_up(self, state: dict[str, Any], volume: str) -> bool:
+        """Clear away a restore that something else is begun in the place of. Returns whether the database served before it.
+
+        What it was filling goes. Its volume stays where that is in use by now, and with it the record to go back behind it.
+        """
+        self.state = state
+        self._remove_leftovers()
+        self.note("given_up", {"restore": state["id"], "wanted": wanted(state)[0], "step": state["step"]})
+        served = bool(state.get("was_alive")) and volume == state["old_volume"]
+        if volume == state["new_volume"]:
+            self._finish(superseded=True)
+        else:
+            self._discard()
+        self.state = {}
+        # The plan of the diagnosis counts as free what has just gone.
+        self.options = replace(self.options, plan=None)
+        return served
+
+    def foresee(self) -> dict[str, Any]:
+        """Return what `run` would do, without touching anything: the plan, or what is to be finished."""
+        volume = self._env()["DB_VOLUME"]
+        found = self._unfinished()
+        if found is not None and self._to_be_finished(found, volume):
+            return {"finishes": found["id"], **{name: found.get(name) for name in ("step", "target_time", "undo")}}
+        plan = self.plan_of(volume)
+        return {**plan.as_dict(), "loses": plan.loses}
 
     def plan(self, volume: str, rejected: tuple[str, ...] = ()) -> RestorePlan:
         """Look at everything a restore depends on; refuse with the reason."""

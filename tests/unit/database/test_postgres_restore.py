@@ -20,14 +20,15 @@ import pytest
 from ansible.module_utils.whats_agent import env_file
 from ansible.module_utils.whats_agent.clock import SYSTEM_CLOCK
 from ansible.module_utils.whats_agent.errors import WhatsAgentError
-from ansible.module_utils.whats_agent.files import read_json, write_json
+from ansible.module_utils.whats_agent.files import read_json
 from ansible.module_utils.whats_agent.lock import Idle
 from ansible.module_utils.whats_agent.postgres_backrest import RESTORE_LABEL
 from ansible.module_utils.whats_agent.postgres_host import DatabasePlace
 from ansible.module_utils.whats_agent.postgres_plan import RestorePlan
-from ansible.module_utils.whats_agent.postgres_restore import STEPS, Options, Restore
+from ansible.module_utils.whats_agent.postgres_restore import Options, Restore
 from ansible.module_utils.whats_agent.postgres_restore_steps import RestoreSteps
 from ansible.module_utils.whats_agent.postgres_standby import UnsoundBackupError, UnsoundContentError
+from ansible.module_utils.whats_agent.postgres_unfinished import STEPS
 
 PLAN = RestorePlan(
     backup="20261124-132821F",
@@ -122,7 +123,8 @@ class Recorded(Restore):
     def plan(self, volume: str, rejected: tuple[str, ...] = ()) -> RestorePlan:
         """Plan without looking."""
         number = len(rejected)
-        return replace(PLAN, old_volume=volume, backup=f"backup{number}", rejected=rejected)
+        target_time = self._wanted_time()
+        return replace(PLAN, old_volume=volume, backup=f"backup{number}", rejected=rejected, target_time=target_time)
 
     def _fill(self) -> dict[str, Any]:
         return {}
@@ -513,14 +515,147 @@ def test_a_restore_that_has_switched_is_finished_not_abandoned(place: DatabasePl
         Recorded(place, parts).abandon()
 
 
-def test_another_wanted_time_begins_anew(place: DatabasePlace) -> None:
+NOON, ONE = "2026-01-31T12:00:00Z", "2026-01-31T13:00:00Z"
+WISHES = [pytest.param({"target_time": NOON}, id="point in time"), pytest.param({"undo": "last"}, id="undo")]
+
+
+@pytest.mark.parametrize("same", [True, False], ids=["the same command", "a plain one"])
+@pytest.mark.parametrize("step", ACTING)
+@pytest.mark.parametrize("wish", WISHES)
+def test_a_killed_one_is_finished_as_it_was_wanted(
+    place: DatabasePlace, wish: dict[str, Any], step: str, same: bool
+) -> None:
+    parts = Parts()
+    with pytest.raises(Killed):
+        Recorded(place, parts, {step: Killed()}, **wish).run()
+    begun = state_of(place)
+    rerun = Recorded(place, parts, **(wish if same else {}))
+    state = rerun.run()
+    assert rerun.did == list(ACTING[ACTING.index(step) :])
+    assert [state[name] for name in ("id", "target_time", "undo")] == [
+        begun[name] for name in ("id", "target_time", "undo")
+    ]
+    assert (state["target_time"] is not None) == ("target_time" in wish)
+
+
+def test_a_plain_rerun_plans_the_next_backup_for_the_time_that_was_wanted(place: DatabasePlace) -> None:
+    class Times(Recorded):
+        def plan(self, volume: str, rejected: tuple[str, ...] = ()) -> RestorePlan:
+            self.notes.append(f"to {self._wanted_time()}")
+            return replace(super().plan(volume, rejected), target_time=self._wanted_time())
+
+    parts = Parts()
+    with pytest.raises(Killed):
+        Times(place, parts, {"restored": Killed()}, target_time=NOON).run()
+    rerun = Times(place, parts, {"verified": UnsoundBackupError("bad")})
+    assert rerun.run()["backup"] == "backup1"
+    assert "to 2026-01-31 12:00:00.000000+00:00" in rerun.notes
+
+
+@pytest.mark.parametrize("other", [{"target_time": ONE}, {"undo": "r0"}], ids=["time", "undo"])
+@pytest.mark.parametrize("wish", [{}, {"target_time": NOON}, {"undo": "last"}], ids=["latest", "time", "undo"])
+@pytest.mark.parametrize("step", ["fenced", "restored", "started", "verified"])
+def test_another_wish_gives_up_what_has_not_switched_and_leaves_nothing_of_it(
+    place: DatabasePlace, monkeypatch: pytest.MonkeyPatch, step: str, wish: dict[str, Any], other: dict[str, Any]
+) -> None:
+    parts = Parts()
+    with pytest.raises(Killed):
+        Recorded(place, parts, {step: Killed()}, **wish).run()
+    first = state_of(place)
+    at_work = {f"{RESTORE_LABEL}={first['id']}": [{"Id": "left"}]}
+    removed: list[str] = []
+    listed = SimpleNamespace(containers=lambda filters, **_: at_work.get(filters["label"][0], []))
+    parts.client = SimpleNamespace(api=listed)
+    monkeypatch.setattr(Parts, "remove_container", lambda _self, name: removed.append(name), raising=False)
+    clock = SimpleNamespace(**{name: getattr(SYSTEM_CLOCK, name) for name in ("rfc3339", "boottime", "wall")})
+    clock.stamp = lambda: "20300101T000000Z"
+    rerun = Recorded(place, parts, **other)
+    rerun.clock = clock  # type: ignore[assignment]
+    state = rerun.run()
+    assert state["id"] != first["id"]
+    assert removed == ["left"]
+    assert first["new_volume"] not in parts.volumes
+    assert parts.volumes == {"old", state["new_volume"]}
+    assert "given_up" in rerun.notes
+    assert rerun.did == list(ACTING)
+
+
+def test_what_served_before_the_one_given_up_is_brought_back_when_the_other_fails(place: DatabasePlace) -> None:
+    class Served(Recorded):
+        def _step_fenced(self) -> dict[str, Any]:
+            self._save(was_alive=True)
+            return {}
+
+    parts = Parts()
+    with pytest.raises(Killed):
+        Served(place, parts, {"restored": Killed()}, target_time=NOON).run()
+    with pytest.raises(WhatsAgentError, match="broken"):
+        Recorded(place, parts, {"started": WhatsAgentError("broken")}, target_time=ONE).run()
+    assert parts.calls[-3:] == ["start postgres", "start wal_receiver", "start worker"]
+    assert parts.volumes == {"old"}
+
+
+def test_the_diagnosis_own_plan_is_made_anew_once_another_was_given_up(place: DatabasePlace) -> None:
     parts = Parts()
     with pytest.raises(Killed):
         Recorded(place, parts, {"restored": Killed()}).run()
+    moment = "2026-01-31 12:00:00.000000+00:00"
+    made = replace(
+        PLAN,
+        backup="of the diagnosis",
+        target_time=moment,
+        disk=str(place.stack_dir),
+        planned_at=SYSTEM_CLOCK.boottime(),
+    )
+    rerun = Recorded(place, parts, target_time=NOON, plan=made.as_dict())
+    assert rerun.run()["backup"] == "backup0"
+
+
+@pytest.mark.parametrize("other", [{"target_time": ONE}, {"undo": "r0"}], ids=["time", "undo"])
+@pytest.mark.parametrize("step", ["switched", "promoted", "archiving", "served"])
+def test_from_the_switch_until_it_serves_another_wish_is_refused(
+    place: DatabasePlace, step: str, other: dict[str, Any]
+) -> None:
+    parts = Parts()
+    with pytest.raises(Killed):
+        Recorded(place, parts, {step: Killed()}).run()
+    before = state_of(place)
+    rerun = Recorded(place, parts, **other)
+    with pytest.raises(
+        WhatsAgentError, match=r"has switched volumes and is not finished.*run playbooks/recover_db\.yml"
+    ):
+        rerun.run()
+    assert (rerun.did, state_of(place)) == ([], before)
+
+
+def test_one_that_serves_may_be_gone_back_behind_and_keeps_its_record(place: DatabasePlace) -> None:
+    parts = Parts()
+    with pytest.raises(Killed):
+        Recorded(place, parts, {"checked": Killed()}).run()
     first = state_of(place)
-    rerun = Recorded(place, parts, target_time="2026-01-31T12:00:00Z")
-    write_json(place.restore_path, first)
-    assert rerun.run()["id"] != first["id"]
+    state = Recorded(place, parts, target_time=NOON).run()
+    assert state["old_volume"] == first["new_volume"]
+    assert {"old", first["new_volume"]} <= parts.volumes
+    record = read_json(place.state_dir / "restores" / f"{first['id']}.json")
+    assert isinstance(record, dict)
+    assert record["superseded"]
+
+
+@pytest.mark.parametrize("wish", WISHES)
+def test_a_dry_run_foresees_what_is_finished(place: DatabasePlace, wish: dict[str, Any]) -> None:
+    parts = Parts()
+    with pytest.raises(Killed):
+        Recorded(place, parts, {"replayed": Killed()}, **wish).run()
+    before = state_of(place)
+    foreseen = Recorded(place, parts).foresee()
+    assert foreseen == {
+        "finishes": before["id"],
+        "step": "started",
+        "target_time": before["target_time"],
+        "undo": before["undo"],
+    }
+    assert Recorded(place, parts, target_time=ONE).foresee()["backup"] == "backup0"
+    assert state_of(place) == before
 
 
 def test_the_steps_and_their_methods_are_the_same_list() -> None:
