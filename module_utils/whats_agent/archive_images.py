@@ -40,8 +40,7 @@ def release_of(snapshot: Snapshot) -> str:
 
 def names_of(docker: DockerHost, release: str) -> list[str]:
     """Return the names of a release's images that are here."""
-    names = (name for image in docker.client.api.images() for name in image.get("RepoTags") or [])
-    return sorted(name for name in names if name.startswith(_PREFIX) and name.endswith(f":{release}"))
+    return sorted(name for name in docker.image_names() if name.startswith(_PREFIX) and name.endswith(f":{release}"))
 
 
 def superfluous(found: Iterable[Snapshot]) -> list[Snapshot]:

@@ -116,8 +116,8 @@ def prove(docker: DockerHost, image: str, source: Path, scratch: Path, heart: He
 
 def sweep(docker: DockerHost) -> None:
     """Remove the containers that a killed proof left."""
-    for entry in docker.client.api.containers(all=True, filters={"label": [SCRATCH_LABEL]}):
-        docker.remove_container(entry["Id"])
+    for container in docker.labelled(SCRATCH_LABEL):
+        docker.remove_container(container)
 
 
 def prune(place: ArchivePlace, docker: DockerHost, up_to: int) -> int:

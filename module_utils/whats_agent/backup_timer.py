@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import traceback
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -27,6 +28,8 @@ from .lock import HostLock, LockHeldError, heartbeat
 from .pgbackrest import candidates
 from .postgres_backrest import Backrest
 from .postgres_host import DatabasePlace
+from .redact import redact_text
+from .run_base import known_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,6 +41,7 @@ EXIT_DONE, EXIT_FAILED, EXIT_LOCKED = 0, 1, 75
 ENGINE_TIMEOUT_S = 3600  # a backup may be silent for long
 WAIT_S = 900.0
 RETRY_S = 10.0
+RESERVED = ("at", "boot", "run", "event")  # what a line of a journal says of itself
 
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
@@ -119,7 +123,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except LockHeldError as error:
         print(error.message, file=sys.stderr)
         return EXIT_LOCKED
-    journal = Journal(arguments.state_dir, run_id)
+    except WhatsAgentError as error:
+        print(error.message, file=sys.stderr)
+        tell(backrest, arguments, failed=(arguments.kind, error.message))
+        return EXIT_FAILED
+    journal = Journal(arguments.state_dir, run_id, known_secrets=known_secrets(place.env_path))
     try:
         journal.write("open", component="backup", runbook="backup_timer", kind=arguments.kind, entry_point="timer")
         if dead is not None:
@@ -127,16 +135,36 @@ def main(argv: Sequence[str] | None = None) -> int:
             close_abandoned(Journal(arguments.state_dir, dead.run), run_id)
         with heartbeat(run_id, arguments.state_dir) as heart:
             done = work(backrest, arguments, journal, heart)
-    except WhatsAgentError as error:
-        journal.write("close", outcome="acted_not_recovered", message=error.message, **error.details)
-        print(error.message, file=sys.stderr)
-        tell(backrest, arguments, failed=(arguments.kind, error.message))
+        journal.write("close", outcome="recovered", **done)
+    except Exception as error:  # noqa: BLE001 - the last resort: whatever it was, the run is closed and the alerts are told
+        failure = as_failure(error, known_secrets(place.env_path))
+        close_failed(journal, failure)
+        print(failure.message, file=sys.stderr)
+        tell(backrest, arguments, failed=(arguments.kind, failure.message))
         return EXIT_FAILED
     else:
-        journal.write("close", outcome="recovered", **done)
         return tell(backrest, arguments, done=arguments.kind)
     finally:
         lock.release(run_id)
+
+
+def as_failure(error: Exception, secrets: Sequence[str]) -> WhatsAgentError:
+    """Return what is said of an error: its own words, or for one that nobody foresaw its kind and where it came from."""
+    if isinstance(error, WhatsAgentError):
+        return error
+    origin = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{Path(origin.filename).name}:{origin.lineno}"
+    words = redact_text(str(error), secrets)
+    return WhatsAgentError(f"unforeseen {type(error).__name__} at {where}: {words}", where=where)
+
+
+def close_failed(journal: Journal, failure: WhatsAgentError) -> None:
+    """Close the journal of a run that failed. Where even that fails, as on a full disk, the alerts are to be told still."""
+    fields = {**failure.details, "outcome": "acted_not_recovered", "message": failure.message}
+    try:
+        journal.write("close", **{name: value for name, value in fields.items() if name not in RESERVED})
+    except (OSError, WhatsAgentError) as error:
+        print(f"the run's journal cannot be closed: {error}", file=sys.stderr)
 
 
 def tell(

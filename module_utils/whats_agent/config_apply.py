@@ -102,7 +102,7 @@ class Applier:
 
     def _remove(self, container: ContainerState) -> None:
         """Stop a replica in order, so that what it is answering is answered, and remove it."""
-        self.docker.client.api.stop(container.id, timeout=_STOP_S)
+        self.docker.stop(container.id, grace=_STOP_S)
         self.docker.remove_container(container.id)
 
     def _reload_nginx(self, wanted: Wanted) -> list[str]:
@@ -115,7 +115,7 @@ class Applier:
         tested = self.docker.execute(running[-1].id, ["whats-nginx", "check"], timeout=20)
         if tested.exit_code != 0:
             raise WhatsAgentError(f"nginx refuses the configuration: {tested.stderr.strip()[-400:]}")
-        self.docker.client.api.kill(running[-1].id, "HUP")
+        self.docker.signal(running[-1].id, "HUP")
         deadline = self.clock.boottime() + _RELOAD_S
         while left := self._nginx_drift(wanted):
             if self.clock.boottime() >= deadline:

@@ -152,13 +152,43 @@ def _is_missing(error: WhatsAgentError) -> bool:
 
 @contextlib.contextmanager
 def explained(what: str) -> Iterator[None]:
-    """Turn the SDK's errors into one that says what was attempted."""
-    failures = (_sdk("docker.errors").DockerException, _sdk("requests.exceptions").RequestException)
+    """Turn the SDK's errors into one that says what was attempted.
+
+    What streams reads the socket itself, past the layers that name their errors: these are the operating system's (as those of
+    requests are), urllib3's, or of the SDK's reader.
+    """
+    failures = (
+        _sdk("docker.errors").DockerException,
+        _sdk("docker.utils.socket").SocketError,
+        _sdk("urllib3.exceptions").HTTPError,
+        OSError,
+    )
     try:
         yield
     except failures as error:
         reason = getattr(error, "explanation", None) or str(error)
         raise WhatsAgentError(f"{what}: {reason}", operation=what) from error
+
+
+def exit_code_of(answer: Mapping[str, Any], command: str, container: str) -> int:
+    """Return the exit code of a command in a container. The engine knows none of one whose container ended before it."""
+    code = answer.get("ExitCode")
+    if code is None:
+        raise WhatsAgentError(
+            f"the engine does not know how {command} ended in the container {container}: "
+            "the container ended before it, or the engine did",
+            pt=f"o Docker não sabe como {command} terminou no contêiner {container}: o contêiner terminou antes, ou o Docker",
+        )
+    return int(code)
+
+
+def parse_writers(entries: Sequence[Mapping[str, Any]], volume: str) -> dict[str, str]:
+    """Return which of the listed containers have a volume mounted writable: id to name."""
+    return {
+        str(entry["Id"]): str((entry.get("Names") or [entry["Id"]])[0]).lstrip("/")
+        for entry in entries
+        if any(mount.get("Name") == volume and mount.get("RW") for mount in entry.get("Mounts") or [])
+    }
 
 
 def _text(raw: bytes | None) -> str:
@@ -176,7 +206,10 @@ class DockerHost:
 
     @property
     def client(self) -> DockerClient:
-        """Return the SDK's client; a missing SDK or an engine that does not answer is one clear error."""
+        """Return the SDK's client; a missing SDK or an engine that does not answer is one clear error.
+
+        Only this class calls it: whoever else did would have to explain its errors.
+        """
         if self._client is None:
             with explained(f"cannot reach the Docker engine at {ENGINE_SOCKET}"):
                 self._client = _sdk("docker").DockerClient(base_url=ENGINE_SOCKET, timeout=self._timeout)
@@ -225,6 +258,16 @@ class DockerHost:
             if _is_missing(error):
                 return None
             raise
+
+    def labelled(self, label: str) -> list[str]:
+        """Return the ids of the containers, in any state, that carry a label (`name` or `name=value`)."""
+        with explained(f"cannot list the containers with the label {label}"):
+            return [str(entry["Id"]) for entry in self.client.api.containers(all=True, filters={"label": [label]})]
+
+    def writers(self, volume: str) -> dict[str, str]:
+        """Return the running containers that may write to a volume: id to name."""
+        with explained(f"cannot list the containers that use the volume {volume}"):
+            return parse_writers(self.client.api.containers(filters={"volume": volume}), volume)
 
     def main_process(self, container: str) -> int:
         """Return the host's process id of a container's main process, 0 when it does not run."""
@@ -275,6 +318,30 @@ class DockerHost:
         with explained(f"cannot stop {container}"):
             self.client.api.stop(container, timeout=grace)
 
+    def signal(self, container: str, name: str) -> None:
+        """Send a signal, such as HUP, to a container's main process."""
+        with explained(f"cannot send {name} to {container}"):
+            self.client.api.kill(container, name)
+
+    def stream(self, container: str, argv: Sequence[str], on_line: Callable[[str], None], *, timeout: float) -> int:
+        """Run a long command in a running container, hand over its lines as they come, and return its exit code.
+
+        `timeout` (seconds) is kept in the container, as `execute` has it kept; the exit code tells.
+        """
+        command = ["timeout", "--kill-after=30", str(timeout), *argv]
+        rest = ""
+        with explained(f"cannot run {argv[0]} in the container {container}"):
+            api = self.client.api
+            handle = api.exec_create(container, command)["Id"]
+            for chunk in api.exec_start(handle, stream=True):
+                *whole, rest = (rest + _text(chunk)).split("\n")
+                for line in whole:
+                    on_line(line)
+            answer = api.exec_inspect(handle)
+        if rest:
+            on_line(rest)
+        return exit_code_of(answer, argv[0], container)
+
     def execute(
         self,
         container: str,
@@ -296,10 +363,39 @@ class DockerHost:
             api = self.client.api
             handle = api.exec_create(container, command, user=user, environment=dict(environment or {}))["Id"]
             stdout, stderr = api.exec_start(handle, demux=True)
-            exit_code = int(api.exec_inspect(handle)["ExitCode"])
+            answer = api.exec_inspect(handle)
+        exit_code = exit_code_of(answer, argv[0], container)
         if timeout is not None and exit_code in (EXIT_TIMED_OUT, EXIT_KILLED):
             raise WhatsAgentError(f"{argv[0]} did not end within {timeout:g} s in {container}", cmd=list(argv))
         return ExecResult(exit_code, _text(stdout), _text(stderr))
+
+    def create_container(
+        self,
+        image: str,
+        argv: Sequence[str],
+        *,
+        volumes: Mapping[str, Mapping[str, str]] | None = None,
+        network: str = "none",
+        user: str | None = None,
+        environment: Mapping[str, str] | None = None,
+        labels: Mapping[str, str] | None = None,
+        entrypoint: Sequence[str] | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Create a container of an image and return its id; it does not run yet. The parameters are as `run_once` has them."""
+        with explained(f"cannot start {argv[0] if argv else image} in a container of {image}"):
+            container = self.client.containers.create(
+                image,
+                list(argv),
+                volumes={name: dict(spec) for name, spec in (volumes or {}).items()},
+                network_mode=network,
+                user=user,
+                environment=dict(environment or {}),
+                labels=dict(labels or {}),
+                entrypoint=None if entrypoint is None else list(entrypoint),
+                **dict(options or {}),
+            )
+        return str(container.id)
 
     def run_once(
         self,
@@ -322,26 +418,26 @@ class DockerHost:
         called about once a second while it runs: the place for lock checks and progress; what it raises stops the
         container. `options` go to the SDK's `containers.create` as they are (tmpfs, mem_limit, …).
         """
-        with explained(f"cannot start {argv[0] if argv else image} in a container of {image}"):
-            container = self.client.containers.create(
-                image,
-                list(argv),
-                volumes={name: dict(spec) for name, spec in (volumes or {}).items()},
-                network_mode=network,
-                user=user,
-                environment=dict(environment or {}),
-                labels=dict(labels or {}),
-                entrypoint=None if entrypoint is None else list(entrypoint),
-                **dict(options or {}),
-            )
+        container = self.create_container(
+            image,
+            argv,
+            volumes=volumes,
+            network=network,
+            user=user,
+            environment=environment,
+            labels=labels,
+            entrypoint=entrypoint,
+            options=options,
+        )
         try:
             with explained(f"cannot run {argv[0] if argv else image} in a container of {image}"):
-                container.start()
-                exit_code = self._wait(str(container.id), timeout, on_tick)
-                stdout = _text(container.logs(stdout=True, stderr=False))
-                stderr = _text(container.logs(stdout=False, stderr=True))
+                api = self.client.api
+                api.start(container)
+                exit_code = self._wait(container, timeout, on_tick)
+                stdout = _text(api.logs(container, stdout=True, stderr=False))
+                stderr = _text(api.logs(container, stdout=False, stderr=True))
         finally:
-            self.remove_container(str(container.id))
+            self.remove_container(container)
         return ExecResult(exit_code, stdout, stderr)
 
     def _wait(self, container: str, timeout: float, on_tick: Callable[[str], None] | None) -> int:
@@ -397,6 +493,12 @@ class DockerHost:
             found = self.client.api.volumes(filters={"label": wanted})["Volumes"] or []
         return sorted((parse_volume(entry) for entry in found), key=lambda volume: (volume.created_at, volume.name))
 
+    def labelled_volumes(self, label: str) -> list[Volume]:
+        """Return the volumes that carry a label (`name` or `name=value`), oldest first."""
+        with explained(f"cannot list the volumes with the label {label}"):
+            found = self.client.api.volumes(filters={"label": [label]})["Volumes"] or []
+        return sorted((parse_volume(entry) for entry in found), key=lambda volume: (volume.created_at, volume.name))
+
     def create_volume(self, name: str, labels: Mapping[str, str]) -> Volume:
         """Create a volume; one of that name already there is an error, since its content is unknown."""
         if self.volume(name) is not None:
@@ -418,6 +520,27 @@ class DockerHost:
             if _is_missing(error):
                 return None
             raise
+
+    def image_names(self) -> list[str]:
+        """Return the names, tags included, of all images on this host."""
+        with explained("cannot list the images"):
+            return [name for image in self.client.api.images() for name in image.get("RepoTags") or []]
+
+    def build(self, name: str, options: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+        """Build an image and yield the engine's events; `options` go to the SDK's `build` as they are."""
+        with explained(f"cannot build {name}"):
+            yield from self.client.api.build(tag=name, decode=True, rm=True, **options)
+
+    def load(self, archive: Iterator[bytes], what: str) -> Iterator[Mapping[str, Any]]:
+        """Load an archive of images and yield the engine's events; `what` names it in an error."""
+        with explained(f"cannot {what}"):
+            api: Any = self.client.api  # the stubs leave this call untyped
+            yield from api.load_image(archive, quiet=False)
+
+    def root(self) -> str:
+        """Return the folder in which the engine keeps what is its own, the volumes among it."""
+        with explained("cannot ask the engine where it keeps volumes"):
+            return str(self.client.info()["DockerRootDir"])
 
     # Networks --------------------------------------------------------------------------------------------------------
 

@@ -277,7 +277,7 @@ class Backrest:
             if progress is not None:
                 on_percent(progress[1])
 
-        exit_code = self._stream(container.id, argv, on_line)
+        exit_code = self.docker.stream(container.id, argv, on_line, timeout=_BACKUP_TIMEOUT_S)
         if exit_code != 0:
             result = ExecResult(exit_code, "\n".join(lines), "")
             if exit_code == pgbackrest.EXIT_LOCKED:
@@ -340,19 +340,6 @@ class Backrest:
         result = self.run(argv, timeout_s=timeout_s)
         if result.exit_code != 0:
             raise failed(what, argv, result)
-
-    def _stream(self, container: str, argv: Sequence[str], on_line: Callable[[str], None]) -> int:
-        """Run a long command in a container, hand over its lines as they come, and return its exit code."""
-        api = self.docker.client.api
-        handle = api.exec_create(container, ["timeout", "--kill-after=30", str(_BACKUP_TIMEOUT_S), *argv])["Id"]
-        rest = ""
-        for chunk in api.exec_start(handle, stream=True):
-            *whole, rest = (rest + chunk.decode("utf-8", "replace")).split("\n")
-            for line in whole:
-                on_line(line)
-        if rest:
-            on_line(rest)
-        return int(api.exec_inspect(handle)["ExitCode"])
 
 
 class _GoneMeanwhileError(Exception):

@@ -84,7 +84,7 @@ def mend_space(backrest: Backrest, order: Order) -> list[str]:
     That it does not suffice is an error which says what else takes the space.
     """
     done = []
-    scratch = backrest.docker.client.api.volumes(filters={"label": [postgres_proof.SCRATCH_LABEL]})["Volumes"] or []
+    scratch = postgres_proof.scratch_volumes(backrest.docker)
     if scratch:
         done.append(f"removed {len(scratch)} scratch volumes of proofs")
         if order.write:

@@ -266,7 +266,7 @@ def refuse_loss(holes: tuple[str, ...], *, alive: bool) -> None:
 
 def volumes_root(backrest: Backrest) -> Path:
     """Return where volumes lie."""
-    return Path(str(backrest.docker.client.info()["DockerRootDir"]))
+    return Path(backrest.docker.root())
 
 
 def require_space(root: Path, needed: int) -> int:
@@ -314,13 +314,8 @@ def disk_is_full(root: Path) -> WhatsAgentError | None:
 def refuse_other_users(backrest: Backrest, volume: str) -> None:
     """Refuse a volume that another container than the stack's own may be writing to: what it writes would be left behind."""
     own = backrest.docker.container(backrest.place.project, backrest.place.service)
-    found = backrest.docker.client.api.containers(filters={"volume": volume})
-    names = [
-        str(entry["Names"][0]).lstrip("/")
-        for entry in found
-        if (own is None or entry["Id"] != own.id)
-        and any(mount.get("Name") == volume and mount.get("RW") for mount in entry.get("Mounts") or [])
-    ]
+    found = backrest.docker.writers(volume)
+    names = [name for identity, name in found.items() if own is None or identity != own.id]
     if names:
         raise WhatsAgentError(
             f"the volume {volume} is in use by {', '.join(names)} as well, which may be writing to it: "

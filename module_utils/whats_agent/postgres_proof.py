@@ -129,12 +129,17 @@ class ScratchServer:
                 return
 
 
+def scratch_volumes(docker: DockerHost) -> list[str]:
+    """Return the volumes that proofs have made and not removed."""
+    return [volume.name for volume in docker.labelled_volumes(SCRATCH_LABEL)]
+
+
 def sweep(docker: DockerHost) -> None:
     """Remove what a killed proof left: its containers, then its volumes."""
-    for entry in docker.client.api.containers(all=True, filters={"label": [SCRATCH_LABEL]}):
-        docker.remove_container(entry["Id"])
-    for volume in docker.client.api.volumes(filters={"label": [SCRATCH_LABEL]})["Volumes"] or []:
-        docker.remove_volume(volume["Name"])
+    for container in docker.labelled(SCRATCH_LABEL):
+        docker.remove_container(container)
+    for volume in scratch_volumes(docker):
+        docker.remove_volume(volume)
 
 
 @contextlib.contextmanager
@@ -153,23 +158,20 @@ def scratch_server(backrest: Backrest, volume: str, scratch_id: str) -> Iterator
     if configuration is None:
         raise WhatsAgentError("the compose file mounts no PostgreSQL configuration: run playbooks/deploy.yml")
     mounts[configuration[0]] = {"bind": "/etc/whats_agent/postgres", "mode": "ro"}
-    container = docker.client.containers.create(
+    container = docker.create_container(
         backrest.service.image,
         ["serve", "-c", "listen_addresses="],
         environment={"WHATS_POSTGRES_ARCHIVE": "off"},
         volumes=mounts,
-        network_mode="bridge" if backrest.off_host_needed() else "none",
+        network="bridge" if backrest.off_host_needed() else "none",
         labels={SCRATCH_LABEL: scratch_id},
-        init=True,
-        mem_limit=_MEMORY,
-        shm_size="128m",
-        **one_shot_options(),
+        options={"init": True, "mem_limit": _MEMORY, "shm_size": "128m", **one_shot_options()},
     )
     try:
-        container.start()
-        yield ScratchServer(docker, str(container.id), socket_dir)
+        docker.start(container)
+        yield ScratchServer(docker, container, socket_dir)
     finally:
-        docker.remove_container(str(container.id))
+        docker.remove_container(container)
         shutil.rmtree(socket_dir, ignore_errors=True)
 
 

@@ -129,7 +129,7 @@ class RestoreSteps:
         if container is None:
             return
         if container.status == "paused":
-            self.docker.client.api.unpause(container.id)
+            self.docker.unpause(container.id)
         if container.status not in ("exited", "created", "dead"):
             self.compose.stop(self.place.service, timeout_s=timeout_s)
         state = self.docker.container(self.place.project, self.place.service)

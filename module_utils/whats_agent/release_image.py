@@ -8,7 +8,6 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from .docker_host import explained
 from .errors import WhatsAgentError
 
 if TYPE_CHECKING:
@@ -56,23 +55,21 @@ def raise_for(event: Mapping[str, Any], what: str, said: Iterable[str]) -> None:
 
 def is_there(docker: DockerHost, name: str) -> bool:
     """Tell whether the engine has an image of that name."""
-    with explained("cannot list the images"):
-        return any(name in (image.get("RepoTags") or []) for image in docker.client.api.images())
+    return name in docker.image_names()
 
 
 def build(docker: DockerHost, name: str, options: Mapping[str, Any], progress: Progress, heart: Heart | Idle) -> None:
     """Build an image from a folder. A step counts as done when the next one begins."""
     said: deque[str] = deque(maxlen=KEPT_LINES)
     total = 1
-    with explained(f"cannot build {name}"):
-        for event in docker.client.api.build(tag=name, decode=True, rm=True, **options):
-            heart.check()
-            said.extend(line for line in str(event.get("stream") or "").splitlines() if not line.startswith(" ---> "))
-            raise_for(event, f"build {name}", said)
-            step = step_of(event)
-            if step is not None:
-                total = step[1]
-                progress.update(step[0] - 1, total)
+    for event in docker.build(name, options):
+        heart.check()
+        said.extend(line for line in str(event.get("stream") or "").splitlines() if not line.startswith(" ---> "))
+        raise_for(event, f"build {name}", said)
+        step = step_of(event)
+        if step is not None:
+            total = step[1]
+            progress.update(step[0] - 1, total)
     progress.update(total, total)
 
 
@@ -85,18 +82,16 @@ def load(docker: DockerHost, archive: Path, sent: Progress, loaded: Progress, he
     size = archive.stat().st_size
     layers = Layers()
     names = []
-    with explained(f"cannot {what}"):
-        api: Any = docker.client.api  # the stubs leave this call untyped
-        for event in api.load_image(_chunks(archive, size, sent, heart), quiet=False):
-            heart.check()
-            raise_for(event, what, ())
-            named = _LOADED.match(str(event.get("stream") or ""))
-            if named is not None:
-                names.append(named[1])
-            so_far = layers.add(event)
-            if so_far is not None:
-                # Never said to be done by bytes alone: the engine names the images last.
-                loaded.update(min(so_far, size - 1), size)
+    for event in docker.load(_chunks(archive, size, sent, heart), what):
+        heart.check()
+        raise_for(event, what, ())
+        named = _LOADED.match(str(event.get("stream") or ""))
+        if named is not None:
+            names.append(named[1])
+        so_far = layers.add(event)
+        if so_far is not None:
+            # Never said to be done by bytes alone: the engine names the images last.
+            loaded.update(min(so_far, size - 1), size)
     loaded.update(size, size)
     return sorted(names)
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from ansible.module_utils.whats_agent import pgbackrest
 from ansible.module_utils.whats_agent import postgres_plan as plan
+from ansible.module_utils.whats_agent.docker_host import parse_writers
 from ansible.module_utils.whats_agent.errors import WhatsAgentError
 from ansible.module_utils.whats_agent.postgres_wal import Tail
 
@@ -128,7 +129,10 @@ class Containers:
 
     def __init__(self, entries: list[dict[str, Any]]) -> None:
         self.entries = entries
-        self.client = SimpleNamespace(api=SimpleNamespace(containers=lambda **_: self.entries))
+
+    def writers(self, volume: str) -> dict[str, str]:
+        """Return who may write to it."""
+        return parse_writers(self.entries, volume)
 
     def container(self, _project: str, _service: str) -> Any:
         """Return the stack's own."""
@@ -164,9 +168,8 @@ def test_what_cannot_be_looked_at_is_the_full_disks_fault_only_when_it_is_full(
     def contents() -> None:
         raise WhatsAgentError("cannot start pgbackrest in a container: no space left on device")
 
-    client = SimpleNamespace(info=lambda: {"DockerRootDir": "/var/lib/docker"})
-    service = SimpleNamespace(binds={})
-    backrest: Any = SimpleNamespace(contents=contents, docker=SimpleNamespace(client=client), service=service)
+    docker = SimpleNamespace(root=lambda: "/var/lib/docker")
+    backrest: Any = SimpleNamespace(contents=contents, docker=docker, service=SimpleNamespace(binds={}))
     monkeypatch.setattr(plan, "free_bytes", lambda _path: plan.FULL_BYTES - (1 if full else 0))
     with pytest.raises(WhatsAgentError, match=r"31 MB are free.*reclaim_disk" if full else "cannot start") as refused:
         plan.plan_restore(backrest, "old")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from ansible.module_utils.whats_agent import backup_status, backup_timer
 from ansible.module_utils.whats_agent.clock import SYSTEM_CLOCK
 from ansible.module_utils.whats_agent.control import Control
+from ansible.module_utils.whats_agent.errors import WhatsAgentError
 from ansible.module_utils.whats_agent.journal import Journal, read_events, run_ids, run_path
 from ansible.module_utils.whats_agent.lock import HostLock, heartbeat
 from ansible.module_utils.whats_agent.run import About, Run, Settings
@@ -118,3 +120,58 @@ def test_a_dead_run_that_a_timer_comes_upon_is_closed(
     assert events[1]["of"] == DEAD
     closed = read_events(run_path(tmp_path, DEAD))[-1]
     assert (closed["event"], closed["outcome"], closed["taken_over_by"]) == ("close", "abandoned", events[0]["run"])
+
+
+@pytest.mark.parametrize(
+    ("failure", "said"),
+    [
+        (WhatsAgentError("no space", outcome="x", event="y", run="z"), r"^no space$"),
+        (TypeError("int() of None"), r"^unforeseen TypeError at test_backup_timer\.py:\d+: int\(\) of None$"),
+        (ConnectionResetError("DB_PASSWORD=hunter2-long"), r"^unforeseen ConnectionResetError at .*\[redacted\]$"),
+    ],
+)
+def test_whatever_fails_the_run_is_closed_and_the_alerts_are_told(
+    failure: Exception,
+    said: str,
+    *,
+    tmp_path: Path,
+    told: Told,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def work(*_args: Any) -> dict[str, Any]:
+        raise failure
+
+    monkeypatch.setattr(backup_timer, "work", work)
+    code, events = _run(tmp_path)
+    assert code == backup_timer.EXIT_FAILED
+    assert re.search(said, capsys.readouterr().err.splitlines()[-1])
+    assert (events[-1]["event"], events[-1]["outcome"]) == ("close", "acted_not_recovered")
+    (failed,) = told.failed
+    assert failed is not None
+    assert failed[0] == "incr"
+    assert re.search(said, failed[1])
+    assert not (tmp_path / "lock.json").exists()
+
+
+def test_a_journal_that_cannot_be_closed_leaves_nobody_untold(
+    tmp_path: Path, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_args: Any, **_fields: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    def work(*_args: Any) -> dict[str, Any]:
+        monkeypatch.setattr(Journal, "write", full)
+        return {"steps": []}
+
+    monkeypatch.setattr(backup_timer, "work", work)
+    code, _ = _run(tmp_path)
+    assert code == backup_timer.EXIT_FAILED
+    assert "No space left" in str(told.failed)
+    assert not (tmp_path / "lock.json").exists()
+
+
+def test_a_lock_of_another_shape_is_told_too(tmp_path: Path, told: Told) -> None:
+    (tmp_path / "lock.json").write_text('{"run": 1}')
+    assert backup_timer.main(["incr", "--state-dir", str(tmp_path), "--stack-dir", str(tmp_path)]) == 1
+    assert "lock.json has an unknown shape" in str(told.failed)
