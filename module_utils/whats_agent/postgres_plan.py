@@ -105,9 +105,10 @@ class RestorePlan:
                 f"todos os commits voltam: {self.tail_segments} segmentos de WAL são lidos do volume antigo",
             )
         elif self.received_segments:
+            count = self.received_segments
             wal = (
-                f"WAL is archived up to {self.newest_wal}, and the WAL receiver has {self.received_segments} segments that it lacks",
-                f"o WAL está arquivado até {self.newest_wal}, e o receptor de WAL tem {self.received_segments} segmentos que faltam ali",
+                f"WAL is archived up to {self.newest_wal}, and the WAL receiver has {count} segments that it lacks",
+                f"o WAL está arquivado até {self.newest_wal}, e o receptor de WAL tem {count} segmentos que faltam ali",
             )
         else:
             wal = (
