@@ -112,7 +112,7 @@ def test_what_the_receiver_holds_is_no_hole(tmp_path: Path, received: list[str],
         segment(tmp_path / "whats_agent_wal_receiver" / "current", name)
     docker = SimpleNamespace(
         volume=lambda name: SimpleNamespace(name=name, mountpoint=str(tmp_path / name)) if "wal_rec" in name else None,
-        client=SimpleNamespace(info=lambda: {"DockerRootDir": str(tmp_path)}),
+        root=lambda: str(tmp_path),
     )
     place = DatabasePlace(tmp_path, tmp_path / "state", "whats_agent")
     backrest: Any = SimpleNamespace(docker=docker, place=place, contents=lambda: (repository, wal))
