@@ -109,6 +109,8 @@ def main() -> None:
             steps = mend(mender, write=not module.check_mode)
     except WhatsAgentError as error:
         module.fail_json(msg=error.message, **error.details)
+    except OSError as error:
+        module.fail_json(msg=f"cannot read or write {error.filename}: {error.strerror}")
     module.exit_json(changed=bool(steps), steps=steps)
 
 

@@ -8,8 +8,10 @@ moved aside and kept.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
+import stat
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -243,18 +245,39 @@ def mend_persistence(mender: Mender, *, write: bool) -> list[str]:
     steps = []
     if volume is not None:
         folder = Path(volume.mountpoint)
-        for path in (folder, *(entry for entry in folder.iterdir() if ".damaged-" not in entry.name)):
-            status = path.lstat()
-            bits = 0o700 if path.is_dir() else 0o600
-            if status.st_uid != UID or status.st_mode & bits != bits:
-                steps.append(f"give {path} back to Redis")
-                if write:
-                    os.chown(path, UID, GID, follow_symlinks=False)
-                    path.chmod((status.st_mode & 0o777) | bits)
+        steps += give_back(folder, UID, GID, write=write)
     steps.append("write a dump")
     if write:
         with mender.client() as client:
             _dump(mender, client)
+    return steps
+
+
+def give_back(folder: Path, uid: int, gid: int, *, write: bool) -> list[str]:
+    """Give a folder and what lies in it to a user who has to write there; return what differed, in words.
+
+    What was moved aside stays as it is, and no link is followed: who can write there could point it anywhere.
+    """
+    steps = []
+    for path in (folder, *sorted(entry for entry in folder.iterdir() if ".damaged-" not in entry.name)):
+        try:
+            opened = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError as error:
+            # A link; or a dump that was being written, whose name is there for a moment only.
+            if error.errno in (errno.ELOOP, errno.ENOENT):
+                continue
+            raise
+        try:
+            status = os.fstat(opened)
+            bits = 0o700 if stat.S_ISDIR(status.st_mode) else 0o600
+            if status.st_uid == uid and status.st_mode & bits == bits:
+                continue
+            if write:
+                os.fchown(opened, uid, gid)
+                os.fchmod(opened, (status.st_mode & 0o777) | bits)
+            steps.append(f"give {path} back to Redis")
+        finally:
+            os.close(opened)
     return steps
 
 

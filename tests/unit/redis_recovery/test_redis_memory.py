@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +19,7 @@ from ansible.module_utils.whats_agent.redis_keys import (
     unlink_cache,
     unlink_foreign,
 )
-from ansible.module_utils.whats_agent.redis_mend import differences
+from ansible.module_utils.whats_agent.redis_mend import differences, give_back
 
 MB = 1024 * 1024
 
@@ -194,3 +196,34 @@ def test_the_agents_word_counts() -> None:
     assert down == {"name": "agent", "ok": False, "detail": "down TimeoutError"}
     assert not judge_agent(None, b"", "ConnectionRefusedError: x")["ok"]
     assert not judge_agent(502, b"<html>")["ok"]
+
+
+def test_the_folder_is_given_back_with_what_redis_loads(tmp_path: Path) -> None:
+    (tmp_path / "dump.rdb").write_bytes(b"REDIS")
+    (tmp_path / "dump.rdb").chmod(0o400)
+    (tmp_path / "dump.rdb.damaged-20260101T000000Z").write_bytes(b"noise")
+    (tmp_path / "dump.rdb.damaged-20260101T000000Z").chmod(0o400)
+    said = [f"give {tmp_path / 'dump.rdb'} back to Redis"]
+    mine = (os.getuid(), os.getgid())
+    assert give_back(tmp_path, *mine, write=False) == said
+    assert (tmp_path / "dump.rdb").stat().st_mode & 0o777 == 0o400
+    assert give_back(tmp_path, *mine, write=True) == said
+    assert (tmp_path / "dump.rdb").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "dump.rdb.damaged-20260101T000000Z").stat().st_mode & 0o777 == 0o400
+    assert give_back(tmp_path, *mine, write=True) == []
+
+
+def test_no_link_in_the_folder_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "outside").write_text("somebody's\n")
+    (tmp_path / "outside").chmod(0o400)
+    folder = tmp_path / "volume"
+    folder.mkdir()
+    (folder / "dump.rdb").symlink_to(tmp_path / "outside")
+    # Another owner than the link's: it would have to be given back, were it a file.
+    assert give_back(folder, os.getuid() + 1, os.getgid(), write=False) == [f"give {folder} back to Redis"]
+    assert (tmp_path / "outside").stat().st_mode & 0o777 == 0o400
+
+
+def test_a_dump_that_is_gone_again_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "iterdir", lambda _self: iter([tmp_path / "temp-17.rdb"]))
+    assert give_back(tmp_path, os.getuid(), os.getgid(), write=True) == []
