@@ -12,7 +12,8 @@ short_description: Check that Redis serves, by its own command line and as the a
 version_added: "0.1.0"
 description:
   - Writes a key that may vanish and reads it back by the command line in the container, holds the memory used against its limit,
-    and asks the agent's health through nginx, until all is well or the time is up.
+    and asks the agent's health through nginx, until all is well or the time is up. Where memory is nearly full and keys have been
+    evicted, it watches for a second whether they go as fast as they come.
   - What is not well is reported and not an error of the module.
 author: "The whats-agent-runbooks authors (@whats-agent-runbooks)"
 options:
@@ -24,6 +25,11 @@ options:
     description: Port of the host's own plain listener.
     type: int
     default: 8000
+  room:
+    description:
+      - Whether room was made in the memory. Then it is watched in any case, and has to last; all must be well twice in a row.
+    type: bool
+    default: false
   project:
     description: The compose project.
     type: str
@@ -79,6 +85,7 @@ def main() -> None:
         argument_spec={
             "wait": {"type": "float", "default": 30},
             "port": {"type": "int", "default": 8000},
+            "room": {"type": "bool", "default": False},
             "project": {"type": "str", "default": "whats_agent"},
             "state_dir": {"type": "path", "default": "/var/lib/whats_agent"},
             "run_id": {"type": "str"},
@@ -90,7 +97,9 @@ def main() -> None:
         module.exit_json(changed=False, ok=None, checks=[])
     try:
         with heartbeat(parameters["run_id"], Path(parameters["state_dir"])):
-            checks = wait_for_checks(DockerHost(), parameters["project"], parameters["port"], parameters["wait"])
+            checks = wait_for_checks(
+                DockerHost(), parameters["project"], parameters["port"], parameters["wait"], room=parameters["room"]
+            )
     except WhatsAgentError as error:
         module.fail_json(msg=error.message, **error.details)
     module.exit_json(changed=False, ok=all(check["ok"] for check in checks), checks=checks)

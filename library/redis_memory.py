@@ -23,12 +23,16 @@ options:
       - V(set_aside) moves a dump that cannot be loaded aside in its volume, keeps it, and starts without it.
       - V(apply_password) has Redis and the agent use the password of C(.env).
       - V(configure) sets memory limit and eviction policy to the configured ones, as far as they fit the container's limit.
+      - V(restore_limit) does that, too, and undoes a memory limit below the configured one, which V(configure) leaves alone.
       - V(evict_cache) removes the cache keys; V(set_ttl) gives those without a time to live one.
       - V(remove_foreign) removes keys outside the agent's prefixes that have no time to live.
       - V(mend_persistence) gives Redis its folder back and has it write a dump.
     type: str
     choices:
-      [start, restart, recreate, set_aside, apply_password, configure, evict_cache, set_ttl, remove_foreign, mend_persistence]
+      [
+        start, restart, recreate, set_aside, apply_password, configure, restore_limit, evict_cache, set_ttl, remove_foreign,
+        mend_persistence
+      ]
     required: true
   stack_dir:
     description: Where the stack lies.

@@ -13,7 +13,8 @@ version_added: "0.1.0"
 description:
   - Looks at the container, its volume and its log, and over the container's own address at memory, policy, keys and dumps, and
     touches nothing. The password is read from C(.env) on the target.
-  - Keys are counted by SCAN, for a second and a half at most.
+  - Keys are counted by SCAN, for a second and a half at most. Only where memory is nearly full and keys have been evicted, it
+    watches for a second how they come and go.
   - The cause is one of a closed list. The first that hides or causes the others is the one that is named.
 author: "The whats-agent-runbooks authors (@whats-agent-runbooks)"
 options:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .redis_host import SERVICE, fits
-from .redis_observe import CONFIG_REFUSED, DAMAGED, DISK_FULL, NEARLY_FULL
+from .redis_observe import CONFIG_REFUSED, DAMAGED, DISK_FULL
+from .redis_storm import NEARLY_FULL, describe, reads
 
 if TYPE_CHECKING:
     from .redis_host import Wanted
@@ -21,7 +22,6 @@ COMPONENT = "redis"
 HEALTHY = "healthy"
 DISK_LOW_BYTES = 64 * 1024 * 1024
 FULL = 0.95
-STORM_PER_SECOND = 50.0
 NEVER_EVICTS = "noeviction"
 SAFE_TO_EVICT = ("allkeys-lru", "allkeys-lfu", "allkeys-random")
 
@@ -45,6 +45,10 @@ SUMMARIES: dict[str, tuple[str, str]] = {
     "limit_mismatch": ("maxmemory does not fit the container's limit", "maxmemory não cabe no limite do contêiner"),
     "memory_full": ("memory is full and writes are refused", "a memória está cheia e escritas são recusadas"),
     "policy_unset": ("the eviction policy is not the configured one", "a política de remoção não é a configurada"),
+    "limit_lowered": (
+        "keys are evicted as fast as they come, under a lower limit than the configured one",
+        "chaves são removidas tão rápido quanto chegam, com um limite menor que o configurado",
+    ),
     "eviction_storm": ("keys are evicted as fast as they come", "chaves são removidas tão rápido quanto chegam"),
     "keys_without_ttl": ("cache keys without a time to live", "chaves de cache sem TTL"),
     "foreign_keys": ("keys that are not the agent's fill the memory", "chaves que não são do agente ocupam a memória"),
@@ -137,15 +141,18 @@ def _server(seen: Observed, *, remove_foreign: bool) -> Finding | None:  # noqa:
         return Finding("foreign_keys", (*_foreign_evidence(server), *memory))
     if not fits(server.maxmemory, view.memory_limit):
         return Finding("limit_mismatch", memory)
-    if server.policy not in SAFE_TO_EVICT and server.used >= server.maxmemory * FULL:
+    storm = server.turnover is not None and server.turnover.storm
+    # A volatile policy refuses only once nothing with a time to live is left to go.
+    full = server.maxmemory > 0 and server.used >= server.maxmemory * FULL
+    if server.policy not in SAFE_TO_EVICT and full and not storm:
         own = wanted.policy not in SAFE_TO_EVICT and server.census.cache.keys == 0
         if own and server.census.foreign.without_ttl:
             return Finding("foreign_keys", (*_foreign_evidence(server), *memory))
         return Finding("memory_full", memory)
     if server.policy != wanted.policy:
         return Finding("policy_unset", (("policy", server.policy), ("configured", wanted.policy)))
-    if server.evictions >= STORM_PER_SECOND:
-        return Finding("eviction_storm", (("evicted a second", str(server.evictions)), *memory))
+    if storm:
+        return _storm(server, wanted, view.memory_limit)
     if server.census.cache.without_ttl:
         return Finding(
             "keys_without_ttl", (("cache keys without a time to live", str(server.census.cache.without_ttl)),)
@@ -159,6 +166,40 @@ def _server(seen: Observed, *, remove_foreign: bool) -> Finding | None:  # noqa:
             ),
         )
     return None
+
+
+def _storm(server: Server, wanted: Wanted, limit: int) -> Finding:
+    """Tell what a storm comes from: a limit that somebody lowered, keys that are not the agent's, or its cache."""
+    configured = wanted.for_limit(limit).maxmemory
+    evidence = _storm_evidence(server, limit)
+    if server.maxmemory < configured:
+        return Finding(
+            "limit_lowered",
+            (("maxmemory and the configured one, bytes", f"{server.maxmemory}, {configured}"), *evidence),
+        )
+    if server.census.foreign.without_ttl and _little_cache(server):
+        return Finding("foreign_keys", (*_foreign_evidence(server), *evidence))
+    return Finding("eviction_storm", evidence)
+
+
+def _little_cache(server: Server) -> bool:
+    """Whether removing the cache keys would leave memory as full as it is."""
+    census = server.census
+    return census.cache.bytes <= census.foreign.bytes + census.state.bytes
+
+
+def _storm_evidence(server: Server, limit: int) -> Evidence:
+    pace = server.turnover
+    if pace is None:
+        return ()
+    kinds = ", ".join(f"{name} ({size} bytes)" for name, size in server.census.kinds.items())
+    return (
+        ("keys evicted", describe(pace)),
+        ("reads meanwhile", reads(pace)),
+        ("what fills it" if server.census.complete else "what fills it, of those counted", kinds or "unknown"),
+        ("at work meanwhile", ", ".join(server.clients) or "nobody seen"),
+        *_memory_evidence(server, limit),
+    )
 
 
 def _memory_evidence(server: Server, limit: int) -> Evidence:
@@ -190,8 +231,14 @@ def _health_evidence(seen: Observed) -> Evidence:
     wanted = seen.wanted
     if wanted is not None and not fits(wanted.maxmemory, seen.container.memory_limit):
         notes = (*notes, ("stack_redis_maxmemory does not fit stack_limits.redis.memory", str(wanted.maxmemory)))
-    if seen.server.used >= seen.server.maxmemory * NEARLY_FULL:
+    if seen.server.maxmemory and seen.server.used >= seen.server.maxmemory * NEARLY_FULL:
         notes = (*notes, ("memory is nearly full, old keys make room", seen.server.policy))
+    if seen.server.turnover is not None and seen.server.turnover.evicted:
+        notes = (
+            *notes,
+            ("keys evicted", describe(seen.server.turnover)),
+            ("reads meanwhile", reads(seen.server.turnover)),
+        )
     return (*_memory_evidence(seen.server, seen.container.memory_limit), *notes)
 
 
@@ -207,7 +254,7 @@ def diagnosis(seen: Observed, finding: Finding) -> dict[str, Any]:
         "evidence": [{"what": what, "value": value} for what, value in finding.evidence],
         "summary": {"en": english + first, "pt": portuguese + first},
         "belongs_to": BELONGS_TO.get(finding.cause),
-        "refuse": None,
+        "refuse": _refusal(seen, finding.cause),
         "state": {
             "cause": finding.cause,
             "container": seen.container.id if seen.container else None,
@@ -215,6 +262,22 @@ def diagnosis(seen: Observed, finding: Finding) -> dict[str, Any]:
         },
         "facts": {"strangers": list(seen.strangers), "wanted": _wanted_facts(seen.wanted)},
         "loses": _loses(seen) if finding.cause == "foreign_keys" else None,
+    }
+
+
+def _refusal(seen: Observed, cause: str) -> dict[str, Any] | None:
+    """Refuse what no remedy here would change: a storm of keys that are not cache empties no memory by losing the cache."""
+    if cause != "eviction_storm" or seen.server is None or not _little_cache(seen.server):
+        return None
+    kinds = ", ".join(seen.server.census.kinds) or "?"
+    clients = ", ".join(seen.server.clients) or "?"
+    return {
+        "reason": {
+            "en": f"what fills the memory is not cache ({kinds}), so that removing the cache would not help: stop what writes it, "
+            f"at work now: {clients}",
+            "pt": f"o que enche a memória não é cache ({kinds}), e remover o cache não ajudaria: pare quem o escreve, "
+            f"ativos agora: {clients}",
+        }
     }
 
 

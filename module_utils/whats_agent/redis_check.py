@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .clock import SYSTEM_CLOCK, Clock
 from .errors import WhatsAgentError
 from .redis_host import CACHE, SERVICE
+from .redis_storm import judge, sample
 
 if TYPE_CHECKING:
     from .docker_host import DockerHost
@@ -20,6 +21,9 @@ HEALTH_S = 8.0
 PROBE_TTL_S = 10
 # Old keys make room one by one, so that a write may find memory a little over the limit.
 TOLERANCE = 1.02
+WINDOW_S = 1.0
+# The moment in which memory becomes full looks well: neither does it grow by much, nor have many keys gone yet.
+GOOD_LOOKS = 2
 _PAUSE_S = 0.3
 
 
@@ -70,25 +74,55 @@ def ask_agent(port: int) -> dict[str, Any]:
         connection.close()
 
 
-def check_once(docker: DockerHost, project: str, port: int) -> list[dict[str, Any]]:
-    """Look once."""
+def check_evictions(
+    docker: DockerHost, container: str, info: dict[str, str], clock: Clock, *, room: bool
+) -> dict[str, Any] | None:
+    """Watch whether keys are evicted as fast as they come; with `room`, whether the room that was made lasts, too.
+
+    None where there is nothing to watch: memory is not nearly full, or no key has ever had to go.
+    """
+    first = sample(info, clock.boottime())
+    if not room and not (first.nearly_full and first.evicted):
+        return None
+    clock.sleep(WINDOW_S)
+    second = sample(ask_info(docker, container), clock.boottime())
+    ok, detail = judge(first, second, room=room)
+    return {"name": "evictions", "ok": ok, "detail": detail}
+
+
+def ask_info(docker: DockerHost, container: str) -> dict[str, str]:
+    """Ask for `INFO` by the command line in the container."""
+    answer = docker.execute(container, ["redis-cli", "INFO"], timeout=CLI_S)
+    info = parse_info(answer.stdout)
+    if "used_memory" not in info:
+        raise WhatsAgentError(f"redis-cli INFO: {(answer.stdout or answer.stderr).strip()[:200]}")
+    return info
+
+
+def check_once(
+    docker: DockerHost, project: str, port: int, clock: Clock = SYSTEM_CLOCK, *, room: bool = False
+) -> list[dict[str, Any]]:
+    """Look once; with `room`, also for whether the room that was made lasts."""
     try:
         container = docker.require_running(project, SERVICE)
         write = check_write(docker, container.id)
-        answer = docker.execute(container.id, ["redis-cli", "INFO", "memory"], timeout=CLI_S)
-        checks = [write, judge_memory(parse_info(answer.stdout))]
+        info = ask_info(docker, container.id)
+        evictions = check_evictions(docker, container.id, info, clock, room=room)
+        checks = [write, judge_memory(info), *([evictions] if evictions else [])]
     except WhatsAgentError as error:
         checks = [{"name": "write", "ok": False, "detail": error.message}]
     return [*checks, ask_agent(port)]
 
 
 def wait_for_checks(
-    docker: DockerHost, project: str, port: int, wait_s: float, clock: Clock = SYSTEM_CLOCK
+    docker: DockerHost, project: str, port: int, wait_s: float, clock: Clock = SYSTEM_CLOCK, *, room: bool = False
 ) -> list[dict[str, Any]]:
-    """Look until all is well or `wait_s` seconds are over; return the last look."""
+    """Look until all is well or `wait_s` seconds are over; return the last look. With `room`, all must be well twice in a row."""
     deadline = clock.boottime() + wait_s
+    good = 0
     while True:
-        checks = check_once(docker, project, port)
-        if all(check["ok"] for check in checks) or clock.boottime() >= deadline:
+        checks = check_once(docker, project, port, clock, room=room)
+        good = good + 1 if all(check["ok"] for check in checks) else 0
+        if good >= (GOOD_LOOKS if room else 1) or clock.boottime() >= deadline:
             return checks
         clock.sleep(_PAUSE_S)

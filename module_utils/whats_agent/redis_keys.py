@@ -32,13 +32,16 @@ class Family:
 
 @dataclass
 class Census:
-    """What a scan counted. `complete` is false when its time was up; `prefixes` are of foreign keys without a time to live."""
+    """What a scan counted. `complete` is false when its time was up; `prefixes` are of foreign keys without a time to live,
+    `kinds` are the bytes of those kinds of keys, of all families, that take most.
+    """
 
     cache: Family = field(default_factory=Family)
     state: Family = field(default_factory=Family)
     foreign: Family = field(default_factory=Family)
     prefixes: dict[str, int] = field(default_factory=dict)
     complete: bool = True
+    kinds: dict[str, int] = field(default_factory=dict)
 
 
 def family_of(key: bytes) -> str:
@@ -52,6 +55,15 @@ def prefix_of(key: bytes) -> str:
     """Return the part of a key that tells who wrote it; the rest may name a person."""
     head = key.split(b":", 1)[0] if b":" in key else b"(no prefix)"
     return head.decode("ascii", "replace")[:40]
+
+
+def kind_of(key: bytes) -> str:
+    """Return what an agent's key is about (`whats_agent:cache:reply`), where that is not its last part, which may name a person."""
+    family = {"cache": CACHE, "state": STATE}.get(family_of(key))
+    if family is None:
+        return prefix_of(key)
+    head, colon, _ = key[len(family) :].partition(b":")
+    return family + head.decode("ascii", "replace")[:40] if colon else family.rstrip(":")
 
 
 def batches(client: Any, pattern: str | None = None) -> Iterator[list[bytes]]:
@@ -69,6 +81,7 @@ def take_census(client: Any, budget_s: float = SCAN_BUDGET_S, clock: Clock = SYS
     """Count the keys for as long as the budget lasts."""
     census = Census()
     prefixes: Counter[str] = Counter()
+    kinds: Counter[str] = Counter()
     deadline = clock.boottime() + budget_s
     for keys in batches(client):
         pipeline = client.pipeline(transaction=False)
@@ -84,6 +97,7 @@ def take_census(client: Any, budget_s: float = SCAN_BUDGET_S, clock: Clock = SYS
             family: Family = getattr(census, name)
             family.keys += 1
             family.bytes += int(size or 0)
+            kinds[kind_of(key)] += int(size or 0)
             if ttl == -1:
                 family.without_ttl += 1
                 if name == "foreign":
@@ -92,6 +106,7 @@ def take_census(client: Any, budget_s: float = SCAN_BUDGET_S, clock: Clock = SYS
             census.complete = False
             break
     census.prefixes = dict(prefixes.most_common(PREFIXES_SHOWN))
+    census.kinds = dict(kinds.most_common(PREFIXES_SHOWN))
     return census
 
 

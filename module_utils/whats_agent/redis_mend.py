@@ -194,23 +194,38 @@ def _wait_well(mender: Mender, service: str) -> None:
 
 def configure(mender: Mender, *, write: bool) -> list[str]:
     """Set memory limit and policy of the running Redis to the configured ones, as far as they fit the container."""
+    return _set(mender, write=write, lowered=False)
+
+
+def restore_limit(mender: Mender, *, write: bool) -> list[str]:
+    """Give the running Redis the memory that is configured, where somebody gave it less."""
+    return _set(mender, write=write, lowered=True)
+
+
+def _set(mender: Mender, *, write: bool, lowered: bool) -> list[str]:
     found = mender.docker.require_running(mender.place.project, SERVICE)
     wanted = read_configuration(mender.place.configuration_path).for_limit(found.memory_limit)
     with mender.client() as client:
         info = client.info("memory")
-        changes = differences(info, wanted, found.memory_limit)
+        changes = differences(info, wanted, found.memory_limit, lowered=lowered)
         if write:
             for name, (_before, after) in changes.items():
                 client.config_set(name, after)
     return [f"set {name} from {before} to {after}" for name, (before, after) in changes.items()]
 
 
-def differences(info: dict[str, Any], wanted: Wanted, limit: int) -> dict[str, tuple[str, str]]:
-    """Return what to set: name → (before, after). A limit set by hand that fits the container is left alone. Pure."""
+def differences(
+    info: dict[str, Any], wanted: Wanted, limit: int, *, lowered: bool = False
+) -> dict[str, tuple[str, str]]:
+    """Return what to set: name → (before, after). Pure.
+
+    A limit set by hand that fits the container is left alone; with `lowered`, only one that is not below the configured.
+    """
     changes: dict[str, tuple[str, str]] = {}
     if info["maxmemory_policy"] != wanted.policy:
         changes["maxmemory-policy"] = (str(info["maxmemory_policy"]), wanted.policy)
-    if not fits(int(info["maxmemory"]), limit):
+    maxmemory = int(info["maxmemory"])
+    if not fits(maxmemory, limit) or (lowered and 0 < maxmemory < wanted.maxmemory):
         changes["maxmemory"] = (str(info["maxmemory"]), str(wanted.maxmemory))
     return changes
 
@@ -304,6 +319,7 @@ REMEDIES: dict[str, Callable[..., list[str]]] = {
     "set_aside": set_aside,
     "apply_password": apply_password,
     "configure": configure,
+    "restore_limit": restore_limit,
     "evict_cache": evict_cache,
     "set_ttl": set_ttl,
     "remove_foreign": remove_foreign,

@@ -19,13 +19,18 @@ from .postgres_host import free_bytes
 from .redact import secrets_of
 from .redis_host import DATA_DIR, ENV_NAMES, SERVICE, RedisPlace, Wanted, read_configuration, redis_at
 from .redis_keys import Census, take_census
+from .redis_storm import Turnover, sample, turnover
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from .docker_host import ContainerState, DockerHost
 
 AGAIN_S = 0.5
 STORM_WINDOW_S = 1.0
-NEARLY_FULL = 0.9
+CLIENTS_SHOWN = 5
+# What connections say without any work: our own questions and health checks.
+NO_WORK = ("NULL", "auth", "client", "hello", "info", "ping")
 AGENT_SERVICES = ("app", "worker")
 
 # What Redis says at its start when it cannot load what lies on its volume.
@@ -44,18 +49,21 @@ DISK_FULL = re.compile(r"No space left on device")
 
 @dataclass(frozen=True)
 class Server:
-    """What a running Redis says of itself. Bytes, and keys per second for `evictions`."""
+    """What a running Redis says of itself, in bytes. `turnover` is how keys came and went, where it was watched; `clients` are
+    those that were at work then.
+    """
 
     used: int
     maxmemory: int
     policy: str
     rss: int
     evicted: int
-    evictions: float
+    turnover: Turnover | None
     dump_ok: bool
     dump_running: bool
     append_ok: bool
     census: Census
+    clients: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return JSON-able data."""
@@ -116,7 +124,8 @@ def observe(place: RedisPlace, docker: DockerHost, clock: Clock = SYSTEM_CLOCK) 
 def _look(place: RedisPlace, docker: DockerHost, env: dict[str, str], known: dict[str, Any], clock: Clock) -> Observed:
     seen = dict(known)
     state = docker.container(place.project, SERVICE)
-    seen["strangers"] = _strangers(docker, place, state, env["REDIS_PASSWORD"])
+    everyone = docker.containers(place.project)
+    seen["strangers"] = _strangers(docker, everyone, state, env["REDIS_PASSWORD"])
     if state is None:
         return Observed(**seen)
     secrets = tuple(secrets_of(env))
@@ -125,13 +134,16 @@ def _look(place: RedisPlace, docker: DockerHost, env: dict[str, str], known: dic
     seen.update(_volume(docker, state))
     address = next(iter(state.addresses.values()), None)
     if looked.fault is None and address is not None:
-        seen.update(_inside(address, env["REDIS_PASSWORD"], clock))
+        names = {where: s.name for s in everyone for where in s.addresses.values()}
+        seen.update(_inside(address, env["REDIS_PASSWORD"], names, clock))
     return Observed(**seen)
 
 
-def _strangers(docker: DockerHost, place: RedisPlace, state: ContainerState | None, password: str) -> tuple[str, ...]:
+def _strangers(
+    docker: DockerHost, everyone: Iterable[ContainerState], state: ContainerState | None, password: str
+) -> tuple[str, ...]:
     """Return the containers that were made with another password. Only their names leave this function."""
-    states = [s for s in docker.containers(place.project) if s.service in AGENT_SERVICES]
+    states = [s for s in everyone if s.service in AGENT_SERVICES]
     if state is not None:
         states.insert(0, state)
     return tuple(s.name for s in states if docker.environment(s.id).get("REDIS_PASSWORD") != password)
@@ -149,34 +161,56 @@ def _volume(docker: DockerHost, state: ContainerState) -> dict[str, Any]:
     }
 
 
-def _inside(address: str, password: str, clock: Clock) -> dict[str, Any]:
+def _inside(address: str, password: str, names: Mapping[str, str], clock: Clock) -> dict[str, Any]:
     try:
         timeout_s = ANSWER_S * patience(os.getloadavg()[0], os.cpu_count() or 1)
         with redis_at(address, password, timeout_s=timeout_s) as client:
-            return {"server": look_inside(client, clock)}
+            return {"server": look_inside(client, names, clock)}
     except WhatsAgentError as error:
         return {"connection_error": error.message, "refused": str(error.details.get("refused", "error"))}
 
 
-def look_inside(client: Any, clock: Clock = SYSTEM_CLOCK) -> Server:
-    """Ask a running Redis. Only where memory is nearly full and keys are being evicted, watch for a moment how fast."""
+def look_inside(client: Any, names: Mapping[str, str] | None = None, clock: Clock = SYSTEM_CLOCK) -> Server:
+    """Ask a running Redis. Only where memory is nearly full and keys have been evicted, watch for a moment how they come and go.
+
+    `names` maps the addresses of the stack's containers to their names.
+    """
     info = client.info()
-    rate = 0.0
-    full = info["maxmemory"] and info["used_memory"] >= info["maxmemory"] * NEARLY_FULL
-    if full and info["evicted_keys"]:
-        started = clock.boottime()
+    first = sample(info, clock.boottime())
+    pace: Turnover | None = None
+    clients: tuple[str, ...] = ()
+    if first.nearly_full and first.evicted:
         clock.sleep(STORM_WINDOW_S)
-        later = client.info("stats")
-        rate = (later["evicted_keys"] - info["evicted_keys"]) / max(clock.boottime() - started, 0.1)
+        # Before the census, whose own questions count as reads.
+        info = client.info()
+        pace = turnover(first, sample(info, clock.boottime()))
+        clients = at_work(client.client_list(), names or {})
     return Server(
         used=int(info["used_memory"]),
         maxmemory=int(info["maxmemory"]),
         policy=str(info["maxmemory_policy"]),
         rss=int(info["used_memory_rss"]),
         evicted=int(info["evicted_keys"]),
-        evictions=round(rate, 1),
+        turnover=pace,
         dump_ok=info.get("rdb_last_bgsave_status", "ok") == "ok",
         dump_running=bool(info.get("rdb_bgsave_in_progress", 0)),
         append_ok=info.get("aof_last_write_status", "ok") == "ok",
         census=take_census(client, clock=clock),
+        clients=clients,
     )
+
+
+def at_work(listed: Iterable[Mapping[str, Any]], names: Mapping[str, str]) -> tuple[str, ...]:
+    """Return who sent a command within the last moments: the container or address and the command, without ourselves. Pure.
+
+    A loopback address is a program inside the redis container.
+    """
+    seen: dict[str, None] = {}
+    for client in listed:
+        command = str(client.get("cmd", ""))
+        if int(client.get("idle", 0)) > STORM_WINDOW_S or command.partition("|")[0] in NO_WORK:
+            continue
+        address = str(client.get("addr", "")).rpartition(":")[0].strip("[]")
+        inside = address in ("127.0.0.1", "::1")
+        seen[f"{'inside the redis container' if inside else names.get(address, address)} ({command})"] = None
+    return tuple(sorted(seen))[:CLIENTS_SHOWN]

@@ -15,7 +15,10 @@ description:
   - V(stopped), V(paused) and V(missing) are what they say; V(frozen) stops it by a signal; V(dump_damaged) overwrites its dump and
     starts it on that; V(password_changed) sets another password while it runs; V(password_new) puts a new one into C(.env).
   - V(memory_full) fills it with cache keys while nothing may be evicted; V(policy_unset) and V(limit_unset) unset those;
-    V(storm) fills it and keeps writing; V(no_ttl) writes cache keys that stay; V(foreign) writes keys that are not the agent's.
+    V(no_ttl) writes cache keys that stay; V(foreign) writes keys that are not the agent's.
+  - V(storm) starts a writer of ever new cache keys and waits until keys are evicted; V(burst) one that ends once cache keys are
+    removed; V(foreign_storm) one of keys that are not the agent's; V(storm_lowered) one that comes back to the same keys, which
+    would fit, under a lowered limit. V(storm_ended) ends them.
   - V(dump_failing) takes its folder away and has it write a dump.
 options:
   fault:
@@ -34,6 +37,10 @@ options:
       - policy_unset
       - limit_unset
       - storm
+      - burst
+      - foreign_storm
+      - storm_lowered
+      - storm_ended
       - no_ttl
       - foreign
       - dump_failing
@@ -76,13 +83,21 @@ LABEL = "label=com.docker.compose.service=redis"
 DATA = "/var/lib/redis"
 ENV = Path("/opt/whats_agent/.env")
 FILL = "for i = 1, 300 do redis.call('SET', ARGV[1] .. i, string.rep('x', 100000), 'EX', 3600) end"
-# Three hundred big keys a round: as many old ones have to go each time.
-STORM = (
-    'while :; do redis-cli EVAL "for i = 1, 300 do redis.call('
-    "'SET', 'whats_agent:cache:storm:' .. ARGV[1] .. ':' .. i, string.rep('x', 100000), 'EX', 3600) end"
-    '" 0 "$(date +%s%N)"; sleep 0.2; done'
+# Two megabytes of new keys a round over one connection, as a program with no bound writes; with ROUNDS it comes back to the same
+# keys, so that all of them fit once there is room. It goes on until CONDITION no longer holds, or until it is killed.
+WRITER = (
+    "before=$(redis-cli INFO commandstats | grep ^cmdstat_unlink:); n=0; "
+    "while CONDITION; do n=$(( (n + 1) ROUNDS )); "
+    "echo \"EVAL \\\"for i = 1, 40 do redis.call('SET', 'PREFIX' .. ARGV[1] .. ':' .. i, string.rep('x', 50000), 'EX', 3600) end"
+    '\\" 0 $n"; sleep 0.1; done | redis-cli >/dev/null'
 )
-STORM_SECONDS = "25"
+WRITES_ON = ":"
+UNTIL_EVICTED = '[ "$(redis-cli INFO commandstats | grep ^cmdstat_unlink:)" = "$before" ]'
+SIXTY_MB = "% 30"
+WRITER_MARK = "cmdstat_unlink"
+WRITER_SECONDS = "900"
+# After so many evictions nothing is left of what filled the memory before.
+MEMORY_FULL_OF_KEYS = 2700
 
 
 class FaultError(Exception):
@@ -128,8 +143,40 @@ def folder() -> Path:
     return next(Path(mount["Source"]) for mount in inspect_redis()["Mounts"] if mount["Destination"] == DATA)
 
 
+def evicted() -> int:
+    """How many keys had to go since Redis started."""
+    stats = ask("INFO", "stats").splitlines()
+    return int(next(line.partition(":")[2] for line in stats if line.startswith("evicted_keys:")))
+
+
+def storm(
+    container: str, timeout: float, prefix: str, *, condition: str = WRITES_ON, rounds: str = "", least: int = 100
+) -> None:
+    """Start a writer in the container, and wait until so many keys have gone for those it writes."""
+    script = WRITER.replace("CONDITION", condition).replace("ROUNDS", rounds).replace("PREFIX", prefix)
+    before = evicted()
+    docker("exec", "--detach", container, "timeout", WRITER_SECONDS, "sh", "-c", script)
+    wait_until("an eviction", lambda: evicted() > before + least, timeout)
+
+
+def end_storm(container: str, timeout: float) -> None:
+    """End the writers, and see that no key has to go any more."""
+    for line in docker("top", container, "-o", "pid,args").splitlines()[1:]:
+        pid, _, command = line.strip().partition(" ")
+        if WRITER_MARK in command:
+            os.kill(int(pid), signal.SIGKILL)
+
+    def quiet() -> bool:
+        before = evicted()
+        time.sleep(1)
+        return evicted() == before
+
+    wait_until("an end of evictions", quiet, timeout)
+
+
 def fill(timeout: float) -> None:
     """Write cache keys until nothing more fits, or until keys are being evicted."""
+    before = evicted()
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         try:
@@ -138,7 +185,7 @@ def fill(timeout: float) -> None:
             if "OOM" in str(error):
                 return
             raise
-        if "evicted_keys:0" not in ask("INFO", "stats"):
+        if evicted() != before:
             return
     raise FaultError(f"not full within {timeout:.0f} s")
 
@@ -202,8 +249,16 @@ def inflict(fault: str, timeout: float) -> str:  # noqa: PLR0912 - one branch a 
     elif fault == "limit_unset":
         ask("CONFIG", "SET", "maxmemory", "0")
     elif fault == "storm":
-        fill(timeout)
-        docker("exec", "--detach", container, "timeout", STORM_SECONDS, "sh", "-c", STORM)
+        storm(container, timeout, "whats_agent:cache:storm:")
+    elif fault == "burst":
+        storm(container, timeout, "whats_agent:cache:burst:", condition=UNTIL_EVICTED)
+    elif fault == "foreign_storm":
+        storm(container, timeout, "other_program:", least=MEMORY_FULL_OF_KEYS)
+    elif fault == "storm_lowered":
+        ask("CONFIG", "SET", "maxmemory", "16mb")
+        storm(container, timeout, "whats_agent:cache:page:", rounds=SIXTY_MB)
+    elif fault == "storm_ended":
+        end_storm(container, timeout)
     elif fault == "no_ttl":
         write_keys("whats_agent:cache:forgotten:")
     elif fault == "foreign":
@@ -232,6 +287,10 @@ def main() -> None:
                     "policy_unset",
                     "limit_unset",
                     "storm",
+                    "burst",
+                    "foreign_storm",
+                    "storm_lowered",
+                    "storm_ended",
                     "no_ttl",
                     "foreign",
                     "dump_failing",

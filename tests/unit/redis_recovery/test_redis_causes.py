@@ -15,6 +15,7 @@ from ansible.module_utils.whats_agent.plan import check_diagnosis
 from ansible.module_utils.whats_agent.redis_host import Wanted
 from ansible.module_utils.whats_agent.redis_keys import Census, Family
 from ansible.module_utils.whats_agent.redis_observe import DAMAGED, Observed, Server
+from ansible.module_utils.whats_agent.redis_storm import Turnover
 
 DATA = Path(__file__).parent / "data"
 
@@ -30,7 +31,7 @@ def seen(name: str) -> Observed:
         raw["container"] = ContainerView(**facts)
     if raw["server"]:
         census = raw["server"].pop("census")
-        families = {name: Family(**census[name]) for name in ("cache", "state", "foreign")}
+        families: dict[str, Any] = {name: Family(**census[name]) for name in ("cache", "state", "foreign")}
         raw["server"] = Server(
             **raw["server"], census=Census(**families, prefixes=census["prefixes"], complete=census["complete"])
         )
@@ -77,6 +78,24 @@ def test_what_was_really_broken_is_named(name: str) -> None:
     assert found.evidence
 
 
+STORM = Turnover(seconds=1.0, keys=1149, evicted=199, arrived=200, hits=0, misses=0)
+SERVED = Turnover(seconds=1.0, keys=1148, evicted=52, arrived=52, hits=520, misses=0)
+CACHE_FILLS = Census(cache=Family(1700, 130_000_000), kinds={"whats_agent:cache:media": 130_000_000})
+FOREIGN_FILLS = Census(foreign=Family(1700, 130_000_000), kinds={"other_program": 130_000_000})
+FOREIGN_STAYS = replace(FOREIGN_FILLS, foreign=Family(1700, 130_000_000, 1700), prefixes={"other_program": 1700})
+
+
+def storming(**changes: Any) -> Observed:
+    """Return the observation of a storm of cache keys with facts of the server changed."""
+    facts: dict[str, Any] = {
+        "used": SERVER.maxmemory,
+        "turnover": STORM,
+        "census": CACHE_FILLS,
+        "clients": ("w-1 (set)",),
+    }
+    return server(**{**facts, **changes})
+
+
 FOREIGN = Census(foreign=Family(500, 40_000, 500), prefixes={"other_program": 500})
 VARIATIONS: dict[str, tuple[Observed, str]] = {
     "env_lost": (Observed(env_error="/opt/whats_agent/.env does not exist"), "config_invalid"),
@@ -109,9 +128,23 @@ VARIATIONS: dict[str, tuple[Observed, str]] = {
     "limit_too_high": (server(maxmemory=CONTAINER.memory_limit), "limit_mismatch"),
     "full_and_evicting": (server(used=SERVER.maxmemory), "healthy"),
     "full_and_refusing": (server(used=SERVER.maxmemory, policy="volatile-lru"), "memory_full"),
-    "evicting_fast": (server(used=SERVER.maxmemory, evictions=400.0), "eviction_storm"),
-    "evicting_slowly": (server(used=SERVER.maxmemory, evictions=3.0), "healthy"),
+    "storm": (storming(), "eviction_storm"),
+    "evicting_and_serving": (storming(turnover=SERVED), "healthy"),
+    "storm_under_a_lowered_limit": (storming(maxmemory=SERVER.maxmemory // 8), "limit_lowered"),
+    "lowered_limit_without_a_storm": (server(maxmemory=SERVER.maxmemory // 8), "healthy"),
+    "storm_under_a_raised_limit": (storming(maxmemory=SERVER.maxmemory + 1), "eviction_storm"),
+    "storm_of_foreign_keys_that_stay": (storming(census=FOREIGN_STAYS), "foreign_keys"),
+    "storm_of_foreign_keys_that_expire": (storming(census=FOREIGN_FILLS), "eviction_storm"),
+    "storm_under_another_policy": (storming(policy="volatile-lru"), "policy_unset"),
+    "storm_under_a_wanted_volatile_policy": (
+        replace(storming(policy="volatile-lru"), wanted=Wanted(SERVER.maxmemory, "volatile-lru")),
+        "eviction_storm",
+    ),
     "foreign_keys_with_room": (server(census=FOREIGN), "healthy"),
+    "no_limits_at_all": (
+        replace(server(maxmemory=0, policy="noeviction"), container=replace(CONTAINER, memory_limit=0)),
+        "policy_unset",
+    ),
     "append_failing": (server(append_ok=False), "persistence_failing"),
     "foreign_keys_fill_it": (
         replace(
@@ -127,6 +160,28 @@ VARIATIONS: dict[str, tuple[Observed, str]] = {
 def test_variations_are_named(name: str) -> None:
     observed, cause = VARIATIONS[name]
     assert causes.find(observed).cause == cause
+
+
+def test_a_storm_says_what_fills_the_memory_and_who_is_at_work() -> None:
+    told = dict(causes.find(storming()).evidence)
+    assert told["keys evicted"] == "199 a second of 1149, 200 a second come, a key stays about 6 s"
+    assert told["what fills it"] == "whats_agent:cache:media (130000000 bytes)"
+    assert told["at work meanwhile"] == "w-1 (set)"
+    assert told["reads meanwhile"] == "nothing was read"
+
+
+def test_a_storm_that_losing_the_cache_would_not_end_is_refused_with_who_writes() -> None:
+    observed = storming(census=FOREIGN_FILLS, clients=("172.19.0.9 (set)",))
+    refuse = causes.diagnosis(observed, causes.find(observed))["refuse"]
+    for language in ("en", "pt"):
+        assert "other_program" in refuse["reason"][language]
+        assert "172.19.0.9 (set)" in refuse["reason"][language]
+    assert causes.diagnosis(storming(), causes.find(storming()))["refuse"] is None
+
+
+def test_evictions_that_are_no_storm_are_noted() -> None:
+    told = dict(causes.find(storming(turnover=SERVED)).evidence)
+    assert told["reads meanwhile"] == "520 of 520 reads found their key"
 
 
 def test_foreign_keys_are_removed_only_when_asked_for_and_say_what_is_lost() -> None:

@@ -14,6 +14,7 @@ from ansible.module_utils.whats_agent.redis_host import Wanted, fits, parse_byte
 from ansible.module_utils.whats_agent.redis_keys import (
     family_of,
     give_cache_ttl,
+    kind_of,
     prefix_of,
     take_census,
     unlink_cache,
@@ -125,6 +126,26 @@ def test_the_census_counts_by_what_keys_are_for() -> None:
     assert census.complete
 
 
+def test_the_census_tells_what_kinds_of_keys_take_most() -> None:
+    census = take_census(FakeRedis({"whats_agent:cache:media:1": 9, "whats_agent:cache:media:2": 9, "sessions:7": -1}))
+    assert max(census.kinds, key=lambda name: census.kinds[name]) == "whats_agent:cache:media"
+    assert set(census.kinds) == {"whats_agent:cache:media", "sessions"}
+
+
+@pytest.mark.parametrize(
+    ("key", "kind"),
+    [
+        (b"whats_agent:cache:reply:5511999990000", "whats_agent:cache:reply"),
+        (b"whats_agent:state:breaker:openai", "whats_agent:state:breaker"),
+        (b"whats_agent:cache:5511999990000", "whats_agent:cache"),
+        (b"sessions:5511999990000", "sessions"),
+        (b"5511999990000", "(no prefix)"),
+    ],
+)
+def test_a_kind_names_no_person(key: bytes, kind: str) -> None:
+    assert kind_of(key) == kind
+
+
 def test_a_census_whose_time_is_up_says_so() -> None:
     assert not take_census(FakeRedis(KEYS), budget_s=0).complete
 
@@ -180,6 +201,16 @@ WANTED = Wanted(128 * MB, "allkeys-lru")
 def test_what_is_set_is_what_differs(maxmemory: int, policy: str, changed: list[str]) -> None:
     found = differences({"maxmemory": maxmemory, "maxmemory_policy": policy}, WANTED, 256 * MB)
     assert sorted(found) == changed
+
+
+@pytest.mark.parametrize(
+    ("maxmemory", "changed"),
+    [(16 * MB, {"maxmemory": (str(16 * MB), str(128 * MB))}), (128 * MB, {}), (160 * MB, {})],
+)
+def test_a_lowered_limit_is_raised_where_that_is_asked_for(maxmemory: int, changed: dict[str, tuple[str, str]]) -> None:
+    found = {"maxmemory": maxmemory, "maxmemory_policy": "allkeys-lru"}
+    assert differences(found, WANTED, 256 * MB, lowered=True) == changed
+    assert differences(found, WANTED, 256 * MB) == {}
 
 
 def test_the_memory_is_judged_by_redis_clis_own_words() -> None:
