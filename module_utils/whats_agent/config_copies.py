@@ -9,10 +9,12 @@ inventories without one, among the server's own secrets), never beside the copie
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 import secrets
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from .clock import SYSTEM_CLOCK, Clock
@@ -21,12 +23,14 @@ from .errors import WhatsAgentError
 from .files import ensure_directory, write_atomic
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
 VERSION = 1
 KEPT = 10
 _SUFFIX = ".sealed"
+_STAMP = "%Y%m%dT%H%M%SZ"
+_NO_CRYPTOGRAPHY = "python3-cryptography is missing: run playbooks/deploy.yml"
 _SALT_BYTES, _NONCE_BYTES, _KEY_BYTES = 16, 12, 32
 
 
@@ -42,7 +46,7 @@ def _cipher(passphrase: str, salt: bytes) -> Any:
     try:
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
     except ImportError as error:
-        raise WhatsAgentError("python3-cryptography is missing: run playbooks/deploy.yml") from error
+        raise WhatsAgentError(_NO_CRYPTOGRAPHY) from error
     key = hashlib.scrypt(passphrase.encode(), salt=salt, n=2**14, r=8, p=1, dklen=_KEY_BYTES)
     return AESGCM(key)
 
@@ -69,8 +73,10 @@ def seal(copy: Copy, passphrase: str) -> bytes:
 
 def unseal(data: bytes, passphrase: str, source: str) -> Copy:
     """Return what a file holds; a damaged file and a wrong passphrase are one error, since nobody can tell them apart."""
-    from cryptography.exceptions import InvalidTag
-
+    try:
+        from cryptography.exceptions import InvalidTag
+    except ImportError as error:
+        raise WhatsAgentError(_NO_CRYPTOGRAPHY) from error
     try:
         document = json.loads(data)
         if document["version"] != VERSION:
@@ -88,6 +94,18 @@ def unseal(data: bytes, passphrase: str, source: str) -> Copy:
         for entry in json.loads(plain)
     }
     return Copy(str(document["at"]), files)
+
+
+def next_stamp(now: str, taken: Iterable[str]) -> str:
+    """Return the stamp of a copy kept now: after all others, also where the clock was set back since. Pure.
+
+    The newest by name is what the configuration is held against; one from before the clock was right would stay that for ever.
+    """
+    for stamp in taken:
+        with contextlib.suppress(ValueError):
+            after = datetime.strptime(stamp, _STAMP).replace(tzinfo=UTC) + timedelta(seconds=1)
+            now = max(now, after.strftime(_STAMP))
+    return now
 
 
 class CopyStore:
@@ -127,7 +145,9 @@ class CopyStore:
             return False
         if write:
             ensure_directory(self.folder)
-            copy = Copy(self._clock.stamp(), dict(files))
+            copy = Copy(
+                next_stamp(self._clock.stamp(), [path.name.removesuffix(_SUFFIX) for path in self.paths()]), dict(files)
+            )
             write_atomic(self.folder / f"{copy.at}{_SUFFIX}", seal(copy, self._passphrase), mode=0o600)
             for path in self.paths()[KEPT:]:
                 path.unlink()

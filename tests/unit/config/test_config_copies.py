@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
-from ansible.module_utils.whats_agent.config_copies import KEPT, Copy, CopyStore, seal, unseal
+from ansible.module_utils.whats_agent.config_copies import KEPT, Copy, CopyStore, next_stamp, seal, unseal
 from ansible.module_utils.whats_agent.config_files import ConfigFile
 from ansible.module_utils.whats_agent.errors import WhatsAgentError
 
@@ -75,3 +76,37 @@ def test_without_a_passphrase_copies_are_neither_read_nor_written(tmp_path: Path
     assert "cannot be opened: the inventory has no backup_cipher_passphrase" in problems[0]
     with pytest.raises(WhatsAgentError, match="backup_cipher_passphrase"):
         store.keep(FILES, write=True)
+
+
+def test_what_was_verified_last_is_the_newest_also_after_the_clock_was_set_back(
+    tmp_path: Path, fake_clock: FakeClock
+) -> None:
+    CopyStore(tmp_path, PASSPHRASE, fake_clock.clock).keep(FILES, write=True)
+    changed = {**FILES, ".env": ConfigFile(".env", b"LOG_LEVEL=INFO\n", (0o600, 0, 0), 18)}
+    fake_clock.wall_seconds -= 86_400
+    store = CopyStore(tmp_path, PASSPHRASE, fake_clock.clock)
+    assert store.keep(changed, write=True)
+    newest, _problems = store.newest()
+    assert newest is not None
+    assert newest.files == changed
+    assert not store.keep(changed, write=True)
+
+
+@pytest.mark.parametrize(
+    ("taken", "stamp"),
+    [
+        ([], "20261124T164500Z"),
+        (["20261123T000000Z"], "20261124T164500Z"),
+        (["20261124T164500Z"], "20261124T164501Z"),
+        (["20261123T000000Z", "20261231T235959Z"], "20270101T000000Z"),
+        (["by hand"], "20261124T164500Z"),
+    ],
+)
+def test_each_copy_comes_after_all_others(taken: list[str], stamp: str) -> None:
+    assert next_stamp("20261124T164500Z", taken) == stamp
+
+
+def test_a_server_without_cryptography_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cryptography.exceptions", None)
+    with pytest.raises(WhatsAgentError, match="python3-cryptography is missing"):
+        unseal(b"{}", PASSPHRASE, "copy")
