@@ -21,7 +21,7 @@ options:
     description:
       - V(attributes) gives files and folders their owner and mode.
       - V(render) puts what O(rendered) says in place of broken files, V(restore_copy) what the last good copy says.
-      - Both then do V(apply).
+      - All three then do V(apply), since what was changed beside them or could not read a file would stay otherwise.
       - V(apply) brings services to the files.
       - V(keep) keeps a copy of the configuration, which has to be sound and in use.
     type: str
@@ -165,9 +165,11 @@ def mend(parameters: dict[str, Any], place: ConfigPlace, *, write: bool) -> dict
             done = config_mend.put_in_place(place, docker, seen, new, run_id=run_id, write=write)
             placed, aside, touched = list(done.names), done.aside, done.touched
         if remedy != "apply":
-            placed += [name for name in config_mend.mend_attributes(place, seen, write=write) if name not in placed]
+            mended = config_mend.mend_attributes(place, seen, write=write)
+            placed += [name for name in mended if name not in placed]
+            touched |= config_mend.readers(mended)
         services = [f"{entry.service} would be brought to the files" for entry in seen.drift]
-        if write and remedy != "attributes":
+        if write:
             applier = Applier(place, docker, heart, parameters["deadline"])
             services = applier.apply(touched, restoring=seen.unfinished is not None)
     return {"placed": placed, "services": services, "aside": aside}

@@ -16,7 +16,7 @@ from .errors import WhatsAgentError
 from .files import ensure_directory, sync_directory, write_atomic
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from .config_copies import CopyStore
@@ -43,6 +43,12 @@ def mend_attributes(place: ConfigPlace, seen: Observed, *, write: bool) -> list[
             os.chown(place.stack_dir / name, uid, gid, follow_symlinks=False)
             (place.stack_dir / name).chmod(mode)
     return list(seen.attributes)
+
+
+def readers(names: Iterable[str]) -> frozenset[str]:
+    """Return the services that read one of these files, or a file in one of these folders. Pure."""
+    # As a folder it is the parent of what is read.
+    return frozenset(service for name in names for service in (service_of(name), service_of(f"{name}/file")) if service)
 
 
 def contents(seen: Observed, source: str) -> dict[str, ConfigFile]:

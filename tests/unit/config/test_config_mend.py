@@ -5,15 +5,17 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from ansible.module_utils.whats_agent import config_files, config_mend, config_observe
+from ansible.module_utils.whats_agent.config_drift import Drift
 from ansible.module_utils.whats_agent.config_files import COMPOSE, ENV, REQUIRED, ConfigFile
 from ansible.module_utils.whats_agent.config_observe import ConfigPlace, Observed
 from ansible.module_utils.whats_agent.errors import WhatsAgentError
 
 from tests.unit.config.test_config_env import SOUND
+from tests.unit.conftest import RunModule
 
 NGINX = config_files.NGINX
 
@@ -114,3 +116,63 @@ def test_what_a_second_repository_took_is_missed_only_while_there_is_one(backres
     names = config_observe.expected(there, {**FILES, key: _file(key, "k"), "config/extra": _file("config/extra", "e")})
     assert (key in names) is wanted
     assert {*REQUIRED, "config/extra"} <= set(names)
+
+
+@pytest.mark.parametrize(
+    ("name", "services"),
+    [
+        (ENV, set()),
+        (NGINX, {"nginx"}),
+        ("config/nginx", {"nginx"}),
+        ("certs", {"nginx"}),
+        ("certs/privkey.pem", {"nginx"}),
+        ("config/pgbackrest/conf.d", {"postgres"}),
+        ("config", set()),
+    ],
+)
+def test_who_reads_a_file_or_what_lies_in_a_folder(name: str, services: set[str]) -> None:
+    assert config_mend.readers([name]) == services
+
+
+class _Applier:
+    """Takes down what it is to do."""
+
+    asked: ClassVar[list[frozenset[str]]] = []
+
+    def __init__(self, *_arguments: Any) -> None:
+        """Forget what was asked before."""
+        self.asked.clear()
+
+    def apply(self, touched: frozenset[str], *, restoring: bool) -> list[str]:
+        """Say that something was done."""
+        assert not restoring
+        self.asked.append(touched)
+        return ["app replaced, 2 of 2 replicas, one at a time"]
+
+
+@pytest.mark.parametrize("check", [False, True])
+def test_mended_attributes_do_not_leave_the_services_for_another_run(
+    run_module: RunModule, place: ConfigPlace, monkeypatch: pytest.MonkeyPatch, check: bool
+) -> None:
+    (place.stack_dir / ENV).write_text(SOUND)
+    (place.stack_dir / ENV).chmod(0o644)
+    mine = (0o600, os.getuid(), os.getgid())
+    drift = (Drift("app", "recreate", "runs with other settings"),)
+    seen = Observed(files=FILES, attributes={ENV: ((0o644, *mine[1:]), mine)}, drift=drift)
+    monkeypatch.setattr(config_observe, "observe", lambda *_args, **_more: seen)
+    monkeypatch.setattr("config_mend.Applier", _Applier)
+    _Applier.asked.clear()
+    result = run_module(
+        "config_mend",
+        {"remedy": "attributes", "stack_dir": str(place.stack_dir), "state_dir": str(place.state_dir)},
+        check=check,
+    )
+    assert result["changed"]
+    assert result["placed"] == [ENV]
+    if check:
+        assert result["services"] == ["app would be brought to the files"]
+        assert _Applier.asked == []
+    else:
+        assert result["services"] == ["app replaced, 2 of 2 replicas, one at a time"]
+        assert _Applier.asked == [frozenset()]
+        assert (place.stack_dir / ENV).stat().st_mode & 0o777 == 0o600
