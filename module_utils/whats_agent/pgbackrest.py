@@ -347,9 +347,13 @@ def backup_argv(kind: BackupType, repo: int, annotations: Mapping[str, str]) -> 
     return _argv("backup", f"--repo={repo}", f"--type={kind}", "--log-level-console=detail", "--no-expire-auto", *notes)
 
 
-def expire_argv(repo: int) -> list[str]:
-    """Return the command that removes what retention no longer keeps."""
-    return _argv("expire", f"--repo={repo}")
+def expire_argv(repo: int, keep_full: int) -> list[str]:
+    """Return the command that removes all full backups but the newest `keep_full`, and what stands on those removed.
+
+    How many stay is said here, whatever the configuration says of that repository: `safe_to_expire` judged by this number.
+    """
+    keep = [f"--repo{repo}-retention-full={keep_full}", f"--repo{repo}-retention-full-type=count"]
+    return _argv("expire", f"--repo={repo}", *keep)
 
 
 def annotate_argv(label: str, repo: int, key: str, value: str) -> list[str]:

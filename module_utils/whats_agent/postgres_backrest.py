@@ -259,9 +259,9 @@ class Backrest:
         """Remove a file from a repository."""
         self._act(pgbackrest.repo_rm_argv(path, repo), f"cannot remove {path} from repository {repo}", 60)
 
-    def expire(self, repo: int) -> None:
-        """Remove what retention no longer keeps."""
-        self._act(pgbackrest.expire_argv(repo), "cannot expire old backups", 600)
+    def expire(self, repo: int, keep_full: int) -> None:
+        """Remove what is older than the newest `keep_full` full backups of a repository."""
+        self._act(pgbackrest.expire_argv(repo, keep_full), "cannot expire old backups", 600)
         self.keep_infos()
 
     def backup(self, kind: BackupType, repo: int, on_percent: Callable[[float], None]) -> Backup:

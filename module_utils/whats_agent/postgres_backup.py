@@ -132,7 +132,7 @@ def expire(backrest: Backrest, keep_full: int, outcome: Outcome) -> None:
         if not expirable(repository, repo, keep_full):
             continue
         if safe_to_expire(repository, repo, keep_full):
-            backrest.expire(repo)
+            backrest.expire(repo, keep_full)
             outcome.steps.append(f"expired old backups of repository {repo}")
         else:
             outcome.warnings.append(

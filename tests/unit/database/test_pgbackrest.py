@@ -169,6 +169,21 @@ def test_expiry_is_judged_in_each_repository_by_itself() -> None:
     assert not pb.expirable(both, 2, keep_full=3)
 
 
+def test_expiry_keeps_as_many_as_it_was_judged_by_whatever_the_configuration_says() -> None:
+    """Of F0 to F4 with F1 proven, keeping four leaves the proof; a configured `repo2-retention-full=2` would remove it."""
+    fulls = [replace(backup(f"{n}F", n * 100), repo=2) for n in range(1, 6)]
+    fulls[1] = replace(fulls[1], annotations={"proven": "x"})
+    assert pb.safe_to_expire(of(*fulls), 2, keep_full=4)
+    assert pb.expire_argv(2, 4) == [
+        "pgbackrest",
+        "--stanza=main",
+        "--repo=2",
+        "--repo2-retention-full=4",
+        "--repo2-retention-full-type=count",
+        "expire",
+    ]
+
+
 def test_the_configuration_tells_the_repositories() -> None:
     text = "[global]\nrepo1-path=/a\n# repo3-path=/c\nrepo2-path=/b\nrepo2-type=sftp\n"
     assert pb.repositories(text) == [1, 2]
