@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the role makes of an inventory: what it refuses, and what pgBackRest is told."""
+"""What the role makes of an inventory: what it refuses, what pgBackRest is told, and what the timers call."""
 
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.module_utils.whats_agent import backup_timer
 from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.loader import init_plugin_loader, lookup_loader
 from ansible.template import Templar
@@ -111,3 +113,99 @@ def test_no_secret_is_in_the_file_that_all_may_read() -> None:
     assert configuration["mode"] == "0444"
     assert "repo2-cipher-type=aes-256-cbc" in configuration["content"]
     assert PASSPHRASE not in configuration["content"]
+
+
+SCHEDULE = made_of("backup_schedule")
+KINDS = [entry["type"] for entry in SCHEDULE]
+
+
+def parsed(argv: list[str]) -> Any:
+    """Return what the timer's program makes of a command line; one that it does not take ends the test."""
+    start = argv.index("whats_agent_ops.backup_timer") + 1
+    return backup_timer.parse_arguments(argv[start:])
+
+
+def holds(arguments: Any, kind: str) -> None:
+    """See that each argument has arrived where it belongs."""
+    assert arguments.kind == kind
+    assert arguments.keep_full == 7
+    assert str(arguments.stack_dir) == "/srv/stack"
+    assert str(arguments.state_dir) == "/var/lib/whats_agent"
+    assert arguments.archive == "/var/backups/whats_agent/restic"
+
+
+def test_each_line_of_the_crontab_is_one_that_the_timer_takes() -> None:
+    (written,) = made_of("__backup_cron_files", backup_keep_full=7, backup_stack_dir="/srv/stack")
+    # cron reads no line without an end, and a name with a dot not at all.
+    assert written["content"].endswith("\n")
+    assert re.fullmatch(r"[A-Za-z0-9_-]+", Path(written["path"]).name)
+    lines = [line for line in written["content"].splitlines() if line and not line.startswith("#")]
+    settings = dict(line.split("=", 1) for line in lines if re.match(r"[A-Z]+=", line))
+    assert settings["PYTHONPATH"] == "/usr/local/lib/whats_agent"
+    entries = [line for line in lines if not re.match(r"[A-Z]+=", line)]
+    assert len(entries) == len(KINDS)
+    for line, entry in zip(entries, SCHEDULE, strict=True):
+        *times, user, command = line.split(maxsplit=6)
+        assert " ".join(times) == entry["cron"]
+        assert user == "root"
+        assert "%" not in command  # cron would take it for a line's end
+        assert command.startswith("python3 -m whats_agent_ops.backup_timer ")
+        holds(parsed(shlex.split(command)), entry["type"])
+
+
+CRON_FIELDS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
+
+
+@pytest.mark.parametrize("entry", SCHEDULE, ids=KINDS)
+def test_each_entry_of_the_schedule_is_a_time_that_cron_knows(entry: dict[str, str]) -> None:
+    fields = entry["cron"].split()
+    for field, (least, most) in zip(fields, CRON_FIELDS, strict=True):
+        match = re.fullmatch(r"(?:\*|(\d+)(?:-(\d+))?)(?:/(\d+))?", field)
+        assert match is not None, field
+        assert all(least <= int(number) <= most for number in match.groups()[:2] if number is not None)
+    minute = re.fullmatch(r"(?:.*:)?(?P<minute>\d\d)(?:/(?P<every>\d+))?:\d\d", entry["calendar"].split()[-1])
+    assert minute is not None
+    # Both servers, with systemd and without, are to do the work at the same minute.
+    wanted = f"*/{int(minute['every'])}" if minute["every"] else str(int(minute["minute"]))
+    assert fields[0] == wanted
+
+
+def test_each_unit_calls_what_the_timer_takes() -> None:
+    written = made_of("__backup_systemd_units", backup_keep_full=7, backup_stack_dir="/srv/stack")
+    units = {Path(file["path"]).name: _unit(file["content"]) for file in written}
+    assert len(units) == len(written) == 2 * len(KINDS)
+    for entry in SCHEDULE:
+        name = f"whats_agent_backup_{entry['type']}"
+        service, timer = units[f"{name}.service"], units[f"{name}.timer"]
+        assert timer["Timer"]["OnCalendar"] == entry["calendar"]
+        assert timer["Timer"]["Persistent"] == "true"
+        assert timer["Install"]["WantedBy"] == "timers.target"
+        assert service["Service"]["Type"] == "oneshot"
+        assert service["Service"]["Environment"] == "PYTHONPATH=/usr/local/lib/whats_agent"
+        argv = shlex.split(service["Service"]["ExecStart"])
+        assert argv[:2] == ["/usr/bin/python3", "-m"]
+        holds(parsed(argv), entry["type"])
+
+
+def _unit(content: str) -> dict[str, dict[str, str]]:
+    """Read a unit's sections; systemd tells large letters from small ones, so configparser would be too kind."""
+    sections: dict[str, dict[str, str]] = {}
+    section: dict[str, str] = {}
+    for line in content.splitlines():
+        if line.startswith("["):
+            section = sections.setdefault(line.strip("[]"), {})
+        elif line and not line.startswith("#"):
+            name, _, value = line.partition("=")
+            section[name] = value
+    return sections
+
+
+def test_whatever_may_be_scheduled_the_timer_takes() -> None:
+    loader = DataLoader()
+    specs = loader.load_from_file(str(ROLE / "meta" / "argument_specs.yml"))["argument_specs"]["main"]["options"]
+    choices = specs["backup_schedule"]["options"]["type"]["choices"]
+    assert choices == KINDS
+    for kind in choices:
+        assert backup_timer.parse_arguments([kind]).kind == kind
+    with pytest.raises(SystemExit):
+        backup_timer.parse_arguments(["weekly"])
