@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 PROJECT = "whats_agent"
+# For what compose only reads and asks no engine for. It takes a tenth of a second, and was seen to take more than 20 s on a host
+# that was out of breath, as one is during an incident: a restore that had come as far as its last step failed of it.
+READ_S = 120
 # What compose reports of a failed `up` is long and ends with the cause.
 _STDERR_LINES = 12
 
@@ -152,17 +155,17 @@ class ComposeProject:
 
     def service(self, name: str) -> ServiceConfig:
         """Return what compose makes of a service with the `.env` that is in place."""
-        output = self._run(config_argv(self.stack_dir, self.project), "cannot read the compose project", timeout=20)
+        output = self._run(config_argv(self.stack_dir, self.project), "cannot read the compose project", timeout=READ_S)
         return parse_service(json.loads(output), name)
 
     def replicas(self) -> dict[str, int]:
         """Return how many containers each service is to have; those of a profile are left out."""
-        output = self._run(config_argv(self.stack_dir, self.project), "cannot read the compose project", timeout=20)
+        output = self._run(config_argv(self.stack_dir, self.project), "cannot read the compose project", timeout=READ_S)
         return parse_replicas(json.loads(output))
 
     def hashes(self) -> dict[str, str]:
         """Return each service's configuration hash with the `.env` that is in place."""
-        output = self._run(hash_argv(self.stack_dir, self.project), "cannot read the compose project", timeout=20)
+        output = self._run(hash_argv(self.stack_dir, self.project), "cannot read the compose project", timeout=READ_S)
         pairs = (line.split() for line in output.splitlines())
         return {pair[0]: pair[1] for pair in pairs if len(pair) == 2}
 
@@ -177,7 +180,7 @@ class ComposeProject:
     def services(self) -> list[str]:
         """Return the names of the project's services."""
         argv = [*compose_argv(self.stack_dir, self.project), "config", "--services"]
-        return self._run(argv, "cannot read the compose project", timeout=20).split()
+        return self._run(argv, "cannot read the compose project", timeout=READ_S).split()
 
     def up(self, *services: str, wait_s: int = 60, environment: Mapping[str, str] | None = None) -> None:
         """Create or start services and wait until they are healthy. `environment` outweighs `.env`."""
