@@ -40,7 +40,10 @@ options:
     description: A restore that the operator asks to undo, by its run, its id, or V(last). The cause is then V(undo_wanted).
     type: str
   remove_volume:
-    description: An old volume that the operator asks to remove. The cause is then V(removal_wanted), if the database is healthy.
+    description:
+      - An old volume that the operator asks to remove. The cause is then V(removal_wanted), if the database is healthy or lacks
+        nothing but space (C(disk_full)).
+      - Beside every other cause it is refused, naming the runbook that comes first.
     type: str
   reserve_mb:
     description: How many megabytes are to stay free beside a restored database.
@@ -48,7 +51,8 @@ options:
     default: 512
   plan:
     description:
-      - Whether to plan the restore that the cause may need. Without it nothing is refused and nothing said about losses.
+      - Whether to plan the restore that the cause may need. Without it nothing is refused for what the plan would find, and nothing
+        said about losses.
       - For looking a second time at a cause whose plan is known; the restore plans anew itself.
     type: bool
     default: true

@@ -12,7 +12,15 @@ from .errors import Text, WhatsAgentError
 from .pgbackrest import away, told_away
 from .postgres_causes import DEFAULT_LIMITS, Finding, Limits, find
 from .postgres_observe import PAGE_BUDGET_S, Observed, observe
-from .postgres_plan import RESERVE_BYTES, RestorePlan, find_restore, plan_restore, plan_undo
+from .postgres_plan import (
+    RESERVE_BYTES,
+    RestorePlan,
+    find_restore,
+    plan_restore,
+    plan_undo,
+    refuse_full_disk,
+    volumes_root,
+)
 from .postgres_volumes import DataVolume, data_volumes, find_removable
 from .postgres_words import BELONGS_TO, FOR_PEOPLE, HEALTHY, RESTORED
 
@@ -22,6 +30,8 @@ if TYPE_CHECKING:
 COMPONENT = "database"
 # Causes that pass by themselves, and are worth waiting for before anything is done.
 PASSING = frozenset(["starting"])
+# Beside these an old volume may be removed: nothing has to be mended from it, and with a full disk its space is what is lacking.
+REMOVABLE_UNDER = frozenset([HEALTHY, "disk_full"])
 
 
 @dataclass(frozen=True)
@@ -54,9 +64,11 @@ def diagnose(backrest: Backrest, wish: Wish, clock: Clock = SYSTEM_CLOCK) -> tup
     removal: DataVolume | None = None
     if finding.cause == "removal_wanted":
         try:
-            removal = find_removable(data_volumes(backrest), wish.remove_volume or "")
+            removal = find_removable(_volumes(backrest), wish.remove_volume or "")
         except WhatsAgentError as error:
             refusal = {"en": error.message, "pt": str(error.details.get("pt") or error.message)}
+    elif (kept := refused_removal(finding, wish)) is not None:
+        refusal = kept
     elif (refused := refused_wish(finding, seen, wish)) is not None:
         refusal = refused
     elif finding.cause in RESTORED and wish.plan:
@@ -72,10 +84,11 @@ def diagnose(backrest: Backrest, wish: Wish, clock: Clock = SYSTEM_CLOCK) -> tup
 def wished(finding: Finding, seen: Observed, wish: Wish) -> Finding:
     """Put what the operator asks for above what was found, unless nothing can be done here, or it is half done already."""
     if wish.remove_volume is not None:
-        # Only beside a healthy database: an old volume may be what it has to be mended from.
-        return (
-            Finding("removal_wanted", (("volume", wish.remove_volume or "none named"),)) if finding.healthy else finding
-        )
+        # Beside a database that is not sound an old volume may be what it has to be mended from.
+        if finding.cause not in REMOVABLE_UNDER:
+            return finding
+        named = ("volume", wish.remove_volume or "none named")
+        return Finding("removal_wanted", (named, ("otherwise", finding.cause), *finding.evidence[:1]))
     wanted = wish.undo or wish.target_time
     if wanted is None or finding.cause in BELONGS_TO:
         return finding
@@ -104,6 +117,18 @@ def refused_wish(finding: Finding, seen: Observed, wish: Wish) -> Text | None:
     if postgres_unfinished.same_wish(state, wish.target_time, wish.undo):
         return None
     return postgres_unfinished.finish_first(state)
+
+
+def refused_removal(finding: Finding, wish: Wish) -> Text | None:
+    """Return why no volume is removed beside what was found, or None; what is another runbook's is told by its name."""
+    if wish.remove_volume is None or finding.cause == "removal_wanted" or finding.cause in BELONGS_TO:
+        return None
+    return {
+        "en": f"{finding.summary['en']} ({finding.cause}): an old volume may be what the database has to be mended from, so none "
+        "is removed; run playbooks/recover_db.yml first",
+        "pt": f"{finding.summary['pt']} ({finding.cause}): um volume antigo pode ser aquilo de que o banco precisa para ser "
+        "recuperado, por isso nenhum é removido; execute antes playbooks/recover_db.yml",
+    }
 
 
 def _off_host(backrest: Backrest) -> dict[str, str] | None:
@@ -153,6 +178,15 @@ def _plan(backrest: Backrest, seen: Observed, finding: Finding, wish: Wish, cloc
     )
 
 
+def _volumes(backrest: Backrest) -> list[DataVolume]:
+    """List the volumes. On a disk too full for the container that would look for a proven backup, that is what is said."""
+    try:
+        return data_volumes(backrest)
+    except WhatsAgentError:
+        refuse_full_disk(volumes_root(backrest))
+        raise
+
+
 def _written(backrest: Backrest, state: dict[str, Any] | None, in_use: str) -> int:
     """Return the bytes that an interrupted restore has put into its volume: they need no more room, or make it by going."""
     from pathlib import Path
@@ -196,6 +230,7 @@ def assemble(
         },
         "facts": {
             "plan": plan.as_dict() if plan else None,
+            "otherwise": dict(finding.evidence).get("otherwise"),
             "container_status": container.get("status"),
             "bad_pages": list(seen.bad_pages),
             "blockers": list(seen.server.blockers) if seen.server else [],

@@ -305,9 +305,9 @@ def disk_is_full(root: Path) -> WhatsAgentError | None:
         return None
     return WhatsAgentError(
         f"the disk under {root} ran full while the database was being restored: {_mb(free)} MB are free. The old volume is "
-        "untouched; free space (old volumes: playbooks/remove_volume.yml) and run this again",
+        "untouched; free space (playbooks/reclaim_disk.yml) and run this again",
         pt=f"o disco em {root} encheu durante a restauração: há {_mb(free)} MB livres. O volume antigo está intacto; "
-        "libere espaço (volumes antigos: playbooks/remove_volume.yml) e execute de novo",
+        "libere espaço (playbooks/reclaim_disk.yml) e execute de novo",
         free=free,
     )
 

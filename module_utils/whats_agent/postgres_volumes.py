@@ -40,7 +40,7 @@ def reason_to_keep(
     """
     if name == in_use:
         return {"en": f"{name} is the volume in use", "pt": f"{name} é o volume em uso"}
-    if restore is not None and name in (restore.get("old_volume"), restore.get("new_volume")):
+    if restore is not None and name in [restore.get(f"{which}_volume") for which in ("old", "new", "source")]:
         return {
             "en": f"an unfinished restore needs {name}: run playbooks/recover_db.yml",
             "pt": f"uma restauração não terminada precisa de {name}: execute playbooks/recover_db.yml",

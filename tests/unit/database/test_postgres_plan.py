@@ -182,4 +182,5 @@ def test_a_full_disk_is_told_from_other_failures(tmp_path: Path, monkeypatch: py
     told = plan.disk_is_full(tmp_path)
     assert told is not None
     assert "ran full" in told.message
+    assert "remove_volume" not in told.message  # which refuses beside an unfinished restore
     assert "encheu" in told.details["pt"]

@@ -13,7 +13,7 @@ from ansible.module_utils.whats_agent.postgres_volumes import DataVolume, find_r
 
 PROVEN = pgbackrest.parse_info((Path(__file__).parent / "data" / "info_ok.json").read_text(encoding="utf-8"))
 UNPROVEN = replace(PROVEN, backups=PROVEN.backups[:1])
-RESTORE = {"old_volume": "old", "new_volume": "new"}
+RESTORE = {"old_volume": "old", "new_volume": "new", "source_volume": "source"}
 
 
 @pytest.mark.parametrize(
@@ -22,6 +22,7 @@ RESTORE = {"old_volume": "old", "new_volume": "new"}
         ("used", None, PROVEN, "is the volume in use"),
         ("old", RESTORE, PROVEN, "unfinished restore needs old"),
         ("new", RESTORE, PROVEN, "unfinished restore needs new"),
+        ("source", RESTORE, PROVEN, "unfinished restore needs source"),
         ("old", None, UNPROVEN, "may be the only copy"),
     ],
 )
