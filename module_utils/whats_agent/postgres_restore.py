@@ -436,5 +436,5 @@ class Restore(RestoreSteps):
     def _remove_leftovers(self) -> None:
         """Remove one-shot containers that a killed run left at work on the new volume."""
         label = f"{RESTORE_LABEL}={self.state['id']}"
-        for entry in self.docker.client.api.containers(all=True, filters={"label": [label]}):
-            self.docker.remove_container(entry["Id"])
+        for container in self.docker.labelled(label):
+            self.docker.remove_container(container)
