@@ -14,14 +14,14 @@ description:
   - Takes full, differential and incremental backups of the running database into the configured repositories.
   - A backup that holds damaged pages is a failure here, although pgBackRest calls it a success.
   - Old backups expire only while a proven one stays.
-  - With O(prove=true) the backup is restored in scratch, checked, and marked as proven or disproven.
+  - With O(prove=true) the backup is restored in scratch, checked, and marked as proven or disproven, from each repository.
 author: "The whats-agent-runbooks authors (@whats-agent-runbooks)"
 options:
   state:
     description:
       - V(ready) prepares the repository, proves that WAL reaches it, and takes the first full backup. Then it changes nothing.
       - V(taken) takes a backup now.
-      - V(proven) takes none and proves the newest that is not yet proven.
+      - V(proven) takes none and proves one - what the nightly round would prove first.
       - V(rehearsed) restores, in scratch, what a recovery would restore, measures RTO and RPO, and fails past the targets.
       - V(escrowed) asks whether the secrets in O(escrow) open the repository.
     type: str
@@ -102,7 +102,7 @@ steps:
   type: list
   elements: str
 proof:
-  description: The checks and the seconds of the proof, RTO and RPO included.
+  description: The checks and the seconds of the proof, RTO and RPO included; of the first repository's where there were several.
   returned: when a backup was proven
   type: dict
 rehearsal:
@@ -119,7 +119,14 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.whats_agent import backup_status, env_file, postgres_backup, postgres_escrow, postgres_proof
+from ansible.module_utils.whats_agent import (
+    backup_status,
+    env_file,
+    postgres_backup,
+    postgres_escrow,
+    postgres_proof,
+    postgres_proof_round,
+)
 from ansible.module_utils.whats_agent.archive_place import ArchivePlace
 from ansible.module_utils.whats_agent.compose import ComposeProject
 from ansible.module_utils.whats_agent.docker_host import DockerHost
@@ -172,23 +179,19 @@ def act(module: AnsibleModule, backrest: Backrest, heart: Heart | Idle) -> dict[
         result = rehearse(module, backrest, heart, progress)
         outcome.changed = True
     elif module.params["state"] == "proven" or module.params["prove"]:
-        target = outcome.backup or newest_unproven(backrest)
-        if target is None:
-            outcome.steps.append("every usable backup is proven already")
-        else:
-            result["proof"] = proof(backrest, target, heart, progress)
+        targets = outcome.taken or postgres_proof_round.due(backrest.info(), keep_full)[:1]
+        for target in targets:
+            proved = proof(backrest, target, heart, progress)
+            result.setdefault("proof", proved)
             outcome.changed = True
-            outcome.steps.append(f"proved backup {target.label}")
+            outcome.steps.append(f"proved backup {target.label} of repository {target.repo}")
+        if targets:
             postgres_backup.expire(backrest, keep_full, outcome)
+        else:
+            outcome.steps.append("what a recovery would stand on is proven already")
     for warning in outcome.warnings:
         module.warn(warning)
     return {**result, **outcome.as_dict(), "changed": outcome.changed}
-
-
-def newest_unproven(backrest: Backrest) -> Backup | None:
-    """Return the newest usable backup that was not proven yet."""
-    found = [backup for backup in candidates(backrest.info()) if not backup.proven]
-    return found[0] if found else None
 
 
 def rehearse(module: AnsibleModule, backrest: Backrest, heart: Heart | Idle, progress: Any) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from .archive_place import ArchivePlace, require, snapshots
 from .clock import SYSTEM_CLOCK, Clock
 from .errors import WhatsAgentError
 from .files import ensure_directory, read_json, write_json
-from .pgbackrest import STATUS_OTHER, Repository, iso, repository_problem
+from .pgbackrest import STATUS_OTHER, Repository, expirable, iso, kept_full, repository_problem, safe_to_expire
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -32,6 +32,7 @@ GROWN, GROWN_BYTES = 1.5, 32 * MB
 SHRUNK, SHRUNK_BYTES = 0.7, MB
 # What a differential or incremental backup added to the repository: it varies by nature.
 ADDED, ADDED_BYTES = 10.0, 256 * MB
+PROOF_GRACE_S = 26 * 3600.0  # proofs are made each night, and take their time
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,44 @@ def _added(now: int, before: int) -> bool:
     return now > ADDED * before and now - before > ADDED_BYTES
 
 
-def of_the_repository(repository: Repository, lag: float | None) -> dict[str, Any]:
+def of_the_proofs(repository: Repository) -> dict[str, dict[str, Any]]:
+    """Return, for each repository that holds backups, how they are proven. Pure.
+
+    `proof_due_since` is the end of its newest proven backup, of its first backup where none is proven: a repository's own, since
+    proofs of the other one's help neither a restore from it nor its expiry.
+    """
+    told = {}
+    for repo in sorted({b.repo for b in repository.backups}):
+        backups = repository.of(repo)
+        proven = [b for b in backups if b.proven]
+        told[str(repo)] = {
+            "backups": len(backups),
+            "proven": len(proven),
+            "fulls": len([b for b in backups if b.type == "full"]),
+            "fulls_proven": len([b for b in proven if b.type == "full"]),
+            "proof_due_since": iso((proven[-1] if proven else backups[0]).stop),
+        }
+    return told
+
+
+def held_expiry(repository: Repository, keep_full: int, now: float) -> dict[str, dict[str, Any]]:
+    """Return the repositories that keep every backup, since none of the newest `keep_full` full ones' is proven. Pure.
+
+    So no proof of theirs has come about in the whole time that retention is to keep, and their disk fills. One that has
+    only just taken its backups is left until a night's proofs have been due.
+    """
+    told = {}
+    for repo in sorted({b.repo for b in repository.backups}):
+        if not expirable(repository, repo, keep_full) or safe_to_expire(repository, repo, keep_full):
+            continue
+        fulls = [b for b in repository.of(repo) if b.type == "full"]
+        since = fulls[keep_full].stop  # the first one too many
+        if now - since > PROOF_GRACE_S:
+            told[str(repo)] = {"since": iso(since), "fulls": len(fulls), "keep": keep_full}
+    return told
+
+
+def of_the_repository(repository: Repository, lag: float | None, keep_full: int, now: float) -> dict[str, Any]:
     """Return what is told of the database's backups. Pure. `lag`: for how many seconds WAL has been waiting; None: unknown."""
     proven = [b for b in repository.backups if b.proven]
     newest = repository.backups[-1] if repository.backups else None
@@ -94,6 +132,8 @@ def of_the_repository(repository: Repository, lag: float | None) -> dict[str, An
         "last_proven_at": iso(proven[-1].stop) if proven else None,
         "last_backup_at": iso(newest.stop) if newest else None,
         "repository_problems": problems,
+        "proofs": of_the_proofs(repository),
+        "expiry_held": held_expiry(repository, keep_full, now),
         "size_jumps": [asdict(jump) for jump in jumps(repository.backups)],
         "archive_lag_s": lag,
     }
@@ -149,7 +189,11 @@ def _alone(state_dir: Path) -> Iterator[None]:
 
 
 def _write(
-    backrest: Backrest, archive: ArchivePlace, done: str | None, failed: tuple[str, str] | None, clock: Clock
+    backrest: Backrest,
+    archive: ArchivePlace,
+    done: str | None,
+    failed: tuple[str, str] | None,
+    clock: Clock,
 ) -> dict[str, Any]:
     path = path_of(backrest.place.stack_dir)
     before = read_json(path)
@@ -159,12 +203,13 @@ def _write(
     if failed:
         failures[failed[0]] = {"at": clock.rfc3339(), "reason": failed[1]}
     try:
-        repository = backrest.info()
+        repository, keep_full = backrest.info(), kept_full(backrest.configuration())
     except WhatsAgentError as error:
+        keep_full = 1  # of no backup
         repository = Repository(STATUS_OTHER, error.message, "", (), "", "")
     told = {
         "at": clock.rfc3339(),
-        **of_the_repository(repository, lag_of(backrest, clock)),
+        **of_the_repository(repository, lag_of(backrest, clock), keep_full, clock.wall()),
         **of_the_archive(archive),
         "failed": failures,
     }

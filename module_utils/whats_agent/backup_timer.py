@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from . import archive_prune, backup_status, env_file, postgres_backup, postgres_proof, stack_archive
+from . import archive_prune, backup_status, env_file, postgres_backup, postgres_proof_round, stack_archive
 from .archive_place import DEFAULT_REPOSITORY, ArchivePlace
 from .clock import SYSTEM_CLOCK
 from .compose import ComposeProject
@@ -25,7 +25,6 @@ from .docker_host import DockerHost
 from .errors import WhatsAgentError
 from .journal import Journal, Progress, close_abandoned, new_run_id
 from .lock import HostLock, LockHeldError, heartbeat
-from .pgbackrest import candidates
 from .postgres_backrest import Backrest
 from .postgres_host import DatabasePlace
 from .redact import redact_text
@@ -73,14 +72,10 @@ def work(backrest: Backrest, arguments: argparse.Namespace, journal: Journal, he
             backrest, cast("BackupType", kind), keep_full=arguments.keep_full, progress=progress
         )
         return {**outcome.as_dict(), "warnings": outcome.warnings}
-    usable = [b for b in candidates(backrest.info()) if not b.proven]
-    if not usable:
-        return {"steps": ["every usable backup is proven"]}
     database = env_file.read_env(backrest.place.env_path)["DB_NAME"]
-    proof = postgres_proof.prove(backrest, usable[0], heart=heart, progress=progress, dbname=database)
-    if not proof.ok:
-        raise WhatsAgentError(f"backup {proof.backup} failed its proof", **proof.as_dict())
-    return {"proof": proof.as_dict()}
+    return postgres_proof_round.prove_due(
+        backrest, keep_full=arguments.keep_full, heart=heart, progress=progress, dbname=database
+    )
 
 
 def archive_place(arguments: argparse.Namespace) -> ArchivePlace:

@@ -400,6 +400,14 @@ def repositories(configuration: str) -> list[int]:
     return sorted({int(number) for number in re.findall(r"^repo(\d+)-", configuration, re.MULTILINE)}) or [1]
 
 
+def kept_full(configuration: str) -> int:
+    """Return how many full backups a pgbackrest.conf keeps: what the role was told, the same for all repositories."""
+    found = re.search(r"^repo1-retention-full=(\d+)$", configuration, re.MULTILINE)
+    if found is None:
+        raise WhatsAgentError("pgBackRest's configuration names no retention: run playbooks/deploy.yml")
+    return int(found[1])
+
+
 # WAL -----------------------------------------------------------------------------------------------------------------
 
 _SEGMENT = re.compile(r"(?:^|/)(?P<name>[0-9A-F]{24})(?:-[0-9a-f]{40})?(?:\.\w+)?$")

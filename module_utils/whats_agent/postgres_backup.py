@@ -31,6 +31,7 @@ class Outcome:
 
     changed: bool = False
     backup: Backup | None = None
+    taken: list[Backup] = field(default_factory=list)
     steps: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
@@ -85,8 +86,9 @@ def take(
     outcome = Outcome()
     for repo in backrest.repositories():
         backup = backrest.backup(kind, repo, percent_of(progress(f"{kind} backup into repository {repo}")))
-        # The first repository's is the one to prove at once: it lies on this host.
+        # The first repository's is the one to speak of: it lies on this host.
         outcome.backup = outcome.backup or backup
+        outcome.taken.append(backup)
         outcome.changed = True
         outcome.steps.append(f"{backup.type} backup {backup.label} into repository {repo}")
     expire(backrest, keep_full, outcome)
@@ -161,7 +163,7 @@ def make_ready(backrest: Backrest, *, keep_full: int, progress: Callable[[str], 
         backrest.check()
         taken = take(backrest, "full", keep_full=keep_full, progress=progress)
         outcome.changed = True
-        outcome.backup = taken.backup
+        outcome.backup, outcome.taken = taken.backup, taken.taken
         outcome.steps += taken.steps
     backrest.keep_infos()  # those of a repository from before this was done
     return outcome

@@ -13,8 +13,8 @@ from typing import Any
 class Backups:
     """What the file tells; None and empty mean that nobody knows, or that there is nothing to tell.
 
-    Ages in hours: of the newest proven backup, of the newest proven archive of the rest, of the file itself. `lag` in seconds: how
-    long WAL has been waiting for the repository.
+    Ages in hours: of the newest proven backup (in the repository where it is oldest), of the newest proven archive of the rest, of
+    the file itself. `lag` in seconds: how long WAL has been waiting for the repository. `held` are repositories that cannot expire.
     """
 
     proven_age: float | None = None
@@ -24,6 +24,7 @@ class Backups:
     problems: tuple[str, ...] = ()
     failed: tuple[str, ...] = ()
     jumps: tuple[str, ...] = ()
+    held: tuple[str, ...] = ()
 
 
 def read(path: Path, now: datetime) -> Backups:
@@ -35,7 +36,7 @@ def read(path: Path, now: datetime) -> Backups:
     if not isinstance(told, dict):
         return Backups()
     return Backups(
-        proven_age=_hours(told.get("last_proven_at"), now),
+        proven_age=_proven_age(told, now),
         archive_age=_hours(told.get("last_archive_at"), now),
         told_age=_hours(told.get("at"), now),
         lag=_number(told.get("archive_lag_s")),
@@ -49,7 +50,19 @@ def read(path: Path, now: datetime) -> Backups:
             for jump in told.get("size_jumps") or []
             if isinstance(jump, dict)
         ),
+        held=tuple(
+            f"repository {number}: {held.get('fulls')} full backups instead of {held.get('keep')}, since {held.get('since')}"
+            for number, held in _entries(told, "expiry_held")
+            if isinstance(held, dict)
+        ),
     )
+
+
+def _proven_age(told: dict[str, Any], now: datetime) -> float | None:
+    """For how long a proof has been due, in hours: in the repository where it is longest, a proof in another does not count."""
+    moments = [told.get("last_proven_at")]
+    moments += [entry.get("proof_due_since") for _number, entry in _entries(told, "proofs") if isinstance(entry, dict)]
+    return max((age for moment in moments if (age := _hours(moment, now)) is not None), default=None)
 
 
 def _problems(told: dict[str, Any]) -> Iterator[str]:

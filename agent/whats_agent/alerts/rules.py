@@ -325,6 +325,15 @@ def _backups(facts: Facts) -> Iterator[Finding]:
             "um backup difere muito em tamanho do anterior do mesmo tipo",
             {"backups": list(told.jumps)},
         )
+    if told.held:
+        yield Finding(
+            "backup_expiry",
+            Severity.P2,
+            "backup.yml",
+            "a repository keeps all of its old backups, since no newer one is proven: its disk fills",
+            "um repositório guarda todos os backups antigos, pois nenhum mais novo foi comprovado: o disco enche",
+            {"repositories": list(told.held)},
+        )
 
 
 def _ms(seconds: float | None) -> int | None:

@@ -80,6 +80,7 @@ PLAYBOOKS = {
         ({"backups": Backups(told_age=2.5)}, "backup_status_late", "P2"),
         ({"backups": Backups(problems=("repository 2: it cannot be read",))}, "backup_repository", "P1"),
         ({"backups": Backups(failed=("incr: the disk is full",))}, "backup_failed", "P1"),
+        ({"backups": Backups(held=("repository 1: 7 full backups instead of 4",))}, "backup_expiry", "P2"),
         ({"backups": Backups(jumps=("20261124F (full, repository 1): 31 to 90 MB",))}, "backup_size", "P2"),
         ({"certificate_days": 13.0}, "certificate", "P1"),
         ({"certificate_days": -1.0}, "certificate", "P0"),
@@ -209,21 +210,34 @@ def test_what_the_timers_tell_of_the_backups_is_read(tmp_path: Path) -> None:
         "last_backup_at": "2026-11-24T16:47:00Z", "last_archive_at": "2026-11-24T07:00:00.123Z", "archive_lag_s": 12.5,
         "repository_problems": {"2": "the repository cannot be read: timeout"}, "archive_problems": {"second": "no route"},
         "failed": {"incr": {"at": "2026-11-24T16:47:00Z", "reason": "the incr backup failed"}}, "size_jumps": [{"repo": 1,
-        "backup": "20261124-132821F", "type": "full", "what": "database", "bytes": 94371840, "before": 31457280}]}"""
+        "backup": "20261124-132821F", "type": "full", "what": "database", "bytes": 94371840, "before": 31457280}],
+        "proofs": {"1": {"proven": 0, "proof_due_since": "2026-11-23T18:00:00.123Z"},
+        "2": {"proven": 3, "proof_due_since": "2026-11-24T13:00:00.123Z"}},
+        "expiry_held": {"1": {"since": "2026-11-23T02:17:00Z", "fulls": 7, "keep": 4}}}"""
     )
     found = backups.read(status, datetime(2026, 11, 24, 18, 0, 0, 123000, UTC))
     assert found == Backups(
-        proven_age=5.0,
+        proven_age=24.0,  # of repository 1, which no proof in the other one helps
         archive_age=11.0,
         told_age=1.0,
         lag=12.5,
         problems=("repository 2: the repository cannot be read: timeout", "second archive: no route"),
         failed=("incr: the incr backup failed",),
         jumps=("20261124-132821F (full, repository 1): 30 to 90 MB",),
+        held=("repository 1: 7 full backups instead of 4, since 2026-11-23T02:17:00Z",),
     )
 
 
-@pytest.mark.parametrize("text", ["", "[]", "null", '{"at": 5, "failed": [], "size_jumps": [1], "archive_lag_s": "x"}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "null",
+        '{"at": 5, "failed": [], "size_jumps": [1], "archive_lag_s": "x"}',
+        '{"proofs": {"1": 5}, "expiry_held": {"1": 5}}',
+    ],
+)
 def test_a_status_that_nobody_can_read_tells_nothing(tmp_path: Path, text: str) -> None:
     status = tmp_path / "backup.json"
     status.write_text(text)

@@ -49,15 +49,71 @@ def test_a_backup_is_compared_with_the_one_of_its_type_before_it(backups: list[B
 
 def test_a_healthy_repository_is_told_with_the_moment_of_its_proof() -> None:
     repository = parse_info((DATA / "info_ok.json").read_text())
-    told = backup_status.of_the_repository(repository, 3.0)
+    told = backup_status.of_the_repository(repository, 3.0, 4, 1795526901.0)
     assert told == {
         "backup": "20261124-132821F_20261124-132822I",
         "last_proven_at": "2026-11-24T13:28:23Z",
         "last_backup_at": "2026-11-24T13:28:23Z",
         "repository_problems": {},
+        "proofs": {
+            "1": {
+                "backups": 2,
+                "proven": 1,
+                "fulls": 1,
+                "fulls_proven": 0,
+                "proof_due_since": "2026-11-24T13:28:23Z",
+            }
+        },
+        "expiry_held": {},
         "size_jumps": [],
         "archive_lag_s": 3.0,
     }
+
+
+DAY = 86400
+PROVEN = {"proven": "x"}
+
+
+def weeks(repo: int, count: int, *proven: int) -> list[Backup]:
+    """Make one full backup a week, some of them proven."""
+    return [
+        backup(n * 7 * DAY, "full", 31, repo=repo, annotations=PROVEN if n in proven else {})
+        for n in range(1, count + 1)
+    ]
+
+
+def of(*backups: Backup) -> Repository:
+    """Make repositories that hold them."""
+    return Repository(0, "ok", "", tuple(sorted(backups, key=lambda b: b.stop)), "", "", dict.fromkeys((1, 2), 0))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "days", "held"),
+    [
+        pytest.param(weeks(1, 4), weeks(2, 4), 30, {}, id="no more than are kept"),
+        pytest.param(weeks(1, 6, 5), weeks(2, 6, 6), 50, {}, id="each has a proof"),
+        pytest.param(
+            weeks(1, 6), weeks(2, 6, 6), 50, {"1": {"fulls": 6, "keep": 4}}, id="proofs of the other do not help"
+        ),
+        pytest.param(weeks(1, 6, 2), weeks(2, 6, 6), 50, {"1": {"fulls": 6, "keep": 4}}, id="its own proof is too old"),
+        pytest.param(weeks(1, 5), weeks(2, 5, 5), 36, {}, id="the night's proofs are still to come"),
+    ],
+)
+def test_a_repository_that_cannot_expire_is_told(
+    first: list[Backup], second: list[Backup], days: int, held: dict[str, Any]
+) -> None:
+    told = backup_status.held_expiry(of(*first, *second), 4, days * DAY)
+    assert {repo: {name: told[repo][name] for name in ("fulls", "keep")} for repo in told} == held
+    assert all(
+        entry["since"] == "1970-02-05T00:00:00Z" for entry in told.values()
+    )  # the fifth week's, the first too many
+
+
+def test_a_proof_is_due_in_each_repository_since_its_own_last_one() -> None:
+    told = backup_status.of_the_proofs(of(*weeks(1, 3), *weeks(2, 3, 2)))
+    assert told["1"]["proof_due_since"] == "1970-01-08T00:00:00Z"  # never yet: since its first backup
+    assert told["2"]["proof_due_since"] == "1970-01-15T00:00:00Z"
+    assert (told["2"]["fulls"], told["2"]["fulls_proven"]) == (3, 1)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +126,7 @@ def test_a_healthy_repository_is_told_with_the_moment_of_its_proof() -> None:
 )
 def test_each_way_a_repository_cannot_be_used_is_a_problem(name: str, words: str) -> None:
     text = (DATA / f"info_{name}.json").read_bytes().decode("utf-8", "replace")
-    told = backup_status.of_the_repository(parse_info(text), None)
+    told = backup_status.of_the_repository(parse_info(text), None, 4, 1795526901.0)
     assert words in told["repository_problems"]["1"]
     assert told["last_proven_at"] is None
 
@@ -87,6 +143,10 @@ class Backrest:
         if isinstance(self.answer, WhatsAgentError):
             raise self.answer
         return self.answer
+
+    def configuration(self) -> str:
+        """Answer what the role writes."""
+        return "[global]\nrepo1-path=/var/lib/pgbackrest\nrepo1-retention-full=4\n"
 
 
 @pytest.fixture
