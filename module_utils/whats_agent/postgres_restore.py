@@ -25,7 +25,7 @@ from .errors import WhatsAgentError
 from .files import ensure_directory, read_json, write_json
 from .lock import LeaseLostError
 from .postgres_backrest import RESTORE_LABEL, Backrest
-from .postgres_host import DatabasePlace, connect
+from .postgres_host import DATA_DIR, DatabasePlace, connect
 from .postgres_plan import (
     RESERVE_BYTES,
     RestorePlan,
@@ -303,8 +303,9 @@ class Restore(RestoreSteps):
         if found is not None and self._to_be_finished(found, env["DB_VOLUME"]):
             self.state = found
             self._remove_leftovers()
-            if self._done("restored") and self.docker.volume(found["new_volume"]) is None:
-                self._save(step="fenced")  # somebody removed what was half done
+            removed = self._done("restored") and self.docker.volume(found["new_volume"]) is None
+            if removed or self._old_is_back():
+                self._save(step="fenced")  # somebody removed what was half done, or has the database of before write on
             return
         served = self._give_up(found, env["DB_VOLUME"]) if found is not None else False
         plan = self.plan_of(env["DB_VOLUME"])
@@ -356,6 +357,13 @@ class Restore(RestoreSteps):
             raise WhatsAgentError(refusal["en"], pt=refusal["pt"])
         self.options = replace(self.options, target_time=state.get("target_time"), undo=state.get("undo"))
         return True
+
+    def _old_is_back(self) -> bool:
+        """Tell whether the server that had been started on the new volume, to be checked, is the one of before again."""
+        if not self._done("started") or self._done("switched"):
+            return False
+        container = self.docker.container(self.place.project, self.place.service)
+        return container is not None and container.mounts.get(DATA_DIR) == self.state["old_volume"]
 
     def _give_up(self, state: dict[str, Any], volume: str) -> bool:
         """Clear away a restore that something else is begun in the place of. Returns whether the database served before it.

@@ -23,7 +23,7 @@ from ansible.module_utils.whats_agent.errors import WhatsAgentError
 from ansible.module_utils.whats_agent.files import read_json
 from ansible.module_utils.whats_agent.lock import Idle
 from ansible.module_utils.whats_agent.postgres_backrest import RESTORE_LABEL
-from ansible.module_utils.whats_agent.postgres_host import DatabasePlace
+from ansible.module_utils.whats_agent.postgres_host import DATA_DIR, DatabasePlace
 from ansible.module_utils.whats_agent.postgres_plan import RestorePlan
 from ansible.module_utils.whats_agent.postgres_restore import Options, Restore
 from ansible.module_utils.whats_agent.postgres_restore_steps import RestoreSteps
@@ -462,6 +462,21 @@ def test_a_half_filled_volume_that_somebody_removed_is_filled_again(place: Datab
         Recorded(place, parts, {"replayed": Killed()}).run()
     parts.volumes.remove(state_of(place)["new_volume"])
     rerun = Recorded(place, parts)
+    rerun.run()
+    assert rerun.did == list(ACTING[ACTING.index("restored") :])
+
+
+@pytest.mark.parametrize("step", ["replayed", "verified", "switched"])
+def test_a_database_of_before_that_somebody_started_again_is_not_taken_for_what_was_restored(
+    place: DatabasePlace, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    parts = Parts()
+    with pytest.raises(Killed):
+        Recorded(place, parts, {step: Killed()}, target_time=NOON).run()
+    env_file.set_env(place.env_path, {"DB_VOLUME": "old"})
+    back = SimpleNamespace(id="c", mounts={DATA_DIR: "old"})
+    monkeypatch.setattr(Parts, "container", lambda *_names: back)
+    rerun = Recorded(place, parts, target_time=NOON)
     rerun.run()
     assert rerun.did == list(ACTING[ACTING.index("restored") :])
 
