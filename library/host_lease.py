@@ -47,6 +47,10 @@ options:
     description: What stopped the run that O(state=released) ends; empty when nothing did.
     type: str
     default: ""
+  error_pt:
+    description: The same in Portuguese, where it is told in that language.
+    type: str
+    default: ""
   changed:
     description:
       - Whether anything was seen to change under the lock. A run that changed nothing ends as C(already_healthy), another
@@ -131,7 +135,10 @@ def perform(params: dict[str, Any], *, dry_run: bool) -> dict[str, Any]:
     if params["run_id"]:
         job = Job.resume(settings, params["run_id"])
         if params["state"] == "released":
-            return {"run_id": job.run_id, "result": job.close(params["error"], changed=params["changed"])}
+            return {
+                "run_id": job.run_id,
+                "result": job.close(params["error"], params["error_pt"], changed=params["changed"]),
+            }
         if params["state"] == "removed":
             result, removed = job.leave(changed=params["changed"])
             return {"run_id": job.run_id, "result": result, "changed": removed}
@@ -155,6 +162,7 @@ def main() -> None:
             "component": {"type": "str", "default": "deployment"},
             "playbook": {"type": "str", "default": ""},
             "error": {"type": "str", "default": ""},
+            "error_pt": {"type": "str", "default": ""},
             "changed": {"type": "bool", "default": True},
             "env_file": {"type": "path"},
             "holder": {

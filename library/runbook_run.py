@@ -91,6 +91,10 @@ options:
     description: What stopped the step or the run.
     type: str
     default: ""
+  error_pt:
+    description: The same in Portuguese, where it is told in that language.
+    type: str
+    default: ""
   stable_seconds:
     description: How long the stack must stand after a step that ended well, before it is verified.
     type: float
@@ -227,6 +231,7 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "phase": {"type": "str", "choices": ["begin", "end"]},
     "ok": {"type": "bool", "default": True},
     "error": {"type": "str", "default": ""},
+    "error_pt": {"type": "str", "default": ""},
     "stable_seconds": {"type": "float", "default": 0},
     "project": {"type": "str"},
     "verification": {"type": "dict"},
@@ -262,13 +267,14 @@ def perform(run: Run, params: dict[str, Any]) -> dict[str, Any]:
         first = plan.remedies[0].name if plan.remedies else None
         return {"plan": fields, "next": first, "begun": run.begin_first(plan, params["diagnosis"]), "result": result}
     if state == "close":
-        return {"result": run.close(params["verification"], params["error"])}
+        return {"result": run.close(params["verification"], params["error"], params["error_pt"])}
     if params["phase"] == "begin":
         return run.begin_step(params["step"], params["diagnosis"], params["confirm"], params["verification"])
     ended = run.end_step(
         params["step"],
         ok=params["ok"],
         error=params["error"],
+        error_pt=params["error_pt"],
         stable_seconds=params["stable_seconds"],
         project=params["project"] or "",
     )

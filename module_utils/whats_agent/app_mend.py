@@ -114,7 +114,11 @@ class Mender:
     def _do(self, step: Step) -> None:
         container = next((s for s in self._docker.containers(self._project, step.service) if s.name == step.name), None)
         if container is None:
-            raise WhatsAgentError(f"{step.name} is gone: somebody else is at work on this server", container=step.name)
+            raise WhatsAgentError(
+                f"{step.name} is gone: somebody else is at work on this server",
+                pt=f"{step.name} desapareceu: outra pessoa está trabalhando neste servidor",
+                container=step.name,
+            )
         if step.what == "unpause":
             self._docker.unpause(container.id)
         elif step.what == "start":

@@ -95,7 +95,10 @@ class Applier:
             elif len(fresh) < replicas:
                 self._up("app", "--no-recreate", f"--scale=app={len(containers) + 1}")
                 if len(self._containers("app")) <= len(containers):
-                    raise WhatsAgentError(f"compose made no further replica of app beside {len(containers)}")
+                    raise WhatsAgentError(
+                        f"compose made no further replica of app beside {len(containers)}",
+                        pt=f"o compose não criou outra réplica de app além de {len(containers)}",
+                    )
                 replaced += not containers
             else:
                 return [f"app replaced, {replaced} of {replicas} replicas, one at a time"] if replaced else []
@@ -114,12 +117,18 @@ class Applier:
             return []
         tested = self.docker.execute(running[-1].id, ["whats-nginx", "check"], timeout=20)
         if tested.exit_code != 0:
-            raise WhatsAgentError(f"nginx refuses the configuration: {tested.stderr.strip()[-400:]}")
+            raise WhatsAgentError(
+                f"nginx refuses the configuration: {tested.stderr.strip()[-400:]}",
+                pt=f"o nginx recusa a configuração: {tested.stderr.strip()[-400:]}",
+            )
         self.docker.signal(running[-1].id, "HUP")
         deadline = self.clock.boottime() + _RELOAD_S
         while left := self._nginx_drift(wanted):
             if self.clock.boottime() >= deadline:
-                raise WhatsAgentError(f"nginx did not take its configuration within {_RELOAD_S} s: it {left[0].why}")
+                raise WhatsAgentError(
+                    f"nginx did not take its configuration within {_RELOAD_S} s: it {left[0].why}",
+                    pt=f"o nginx não adotou sua configuração em {_RELOAD_S} s: {left[0].why}",
+                )
             self.clock.sleep(0.2)
         return ["nginx reloaded"]
 

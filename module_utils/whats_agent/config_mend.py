@@ -63,11 +63,18 @@ def contents(seen: Observed, source: str) -> dict[str, ConfigFile]:
         given = seen.copy.files
     lacking = [name for name in seen.broken if name not in given]
     if lacking:
-        raise WhatsAgentError(f"{source} does not hold {', '.join(lacking)}", source=source)
+        raise WhatsAgentError(
+            f"{source} does not hold {', '.join(lacking)}",
+            pt=f"{source} não contém {', '.join(lacking)}",
+            source=source,
+        )
     found = {name: given[name] for name in seen.broken}
     if ENV in found:
         if seen.volume is None:
-            raise WhatsAgentError("nothing tells which volume holds the database: name it with -e volume=NAME")
+            raise WhatsAgentError(
+                "nothing tells which volume holds the database: name it with -e volume=NAME",
+                pt="nada diz qual volume contém o banco: informe-o com -e volume=NOME",
+            )
         found[ENV] = found[ENV].with_text(config_env.with_values(found[ENV].text, {config_env.VOLUME: seen.volume}))
     # The same bytes as the last good copy were written when it says: a service that read them then need not read them again.
     for name, file in found.items():
@@ -90,7 +97,11 @@ def refuse_unsound(place: ConfigPlace, docker: DockerHost, seen: Observed, new: 
         config_checks.merge(found, {name: ["does not exist"] for name in missing})
     if found:
         said = "; ".join(f"{name}: {', '.join(lines)}" for name, lines in found.items())
-        raise WhatsAgentError(f"what would be put in place is not sound, so nothing was: {said}", problems=found)
+        raise WhatsAgentError(
+            f"what would be put in place is not sound, so nothing was: {said}",
+            pt=f"o que seria instalado não é válido, então nada foi instalado: {said}",
+            problems=found,
+        )
 
 
 def put_in_place(
@@ -162,7 +173,10 @@ def keep_copy(place: ConfigPlace, docker: DockerHost, store: CopyStore, *, write
     """Keep the configuration in place as the last good one, if it is sound and what the services run with."""
     seen = config_observe.observe(place, docker, store)
     if seen.engine_error is not None:
-        raise WhatsAgentError(f"no copy is kept of a configuration that cannot be verified: {seen.engine_error}")
+        raise WhatsAgentError(
+            f"no copy is kept of a configuration that cannot be verified: {seen.engine_error}",
+            pt=f"não se guarda cópia de uma configuração que não pode ser verificada: {seen.engine_error}",
+        )
     drift = seen.drift
     if not seen.missing and not seen.invalid and seen.changed:
         drift = tuple(config_observe.drift_of(place, docker, docker.containers(place.project), seen.files))
@@ -173,5 +187,8 @@ def keep_copy(place: ConfigPlace, docker: DockerHost, store: CopyStore, *, write
         *(f"{entry.service} {entry.why}" for entry in drift),
     ]
     if wrong:
-        raise WhatsAgentError(f"no copy is kept of a configuration that is not sound: {'; '.join(wrong)}")
+        raise WhatsAgentError(
+            f"no copy is kept of a configuration that is not sound: {'; '.join(wrong)}",
+            pt=f"não se guarda cópia de uma configuração que não é válida: {'; '.join(wrong)}",
+        )
     return store.keep(seen.files, write=write)

@@ -28,9 +28,19 @@ def parse_env(text: str, source: str = ".env") -> dict[str, str]:
             continue
         name, separator, value = line.partition("=")
         if not separator or not _NAME.fullmatch(name):
-            raise WhatsAgentError(f"{source} line {number} is not NAME=value", path=source, line=number)
+            raise WhatsAgentError(
+                f"{source} line {number} is not NAME=value",
+                pt=f"{source}: a linha {number} não é NOME=valor",
+                path=source,
+                line=number,
+            )
         if name in values:
-            raise WhatsAgentError(f"{source} line {number} sets {name} a second time", path=source, line=number)
+            raise WhatsAgentError(
+                f"{source} line {number} sets {name} a second time",
+                pt=f"{source}: a linha {number} define {name} pela segunda vez",
+                path=source,
+                line=number,
+            )
         values[name] = value
     return values
 
@@ -42,10 +52,13 @@ def read_env(path: Path) -> dict[str, str]:
     except FileNotFoundError as error:
         raise WhatsAgentError(
             f"{path} does not exist: deploy first (playbooks/deploy.yml) or restore it (playbooks/recover_config.yml)",
+            pt=f"{path} não existe: implante primeiro (playbooks/deploy.yml) ou restaure-o (playbooks/recover_config.yml)",
             path=str(path),
         ) from error
     except (OSError, UnicodeDecodeError) as error:
-        raise WhatsAgentError(f"cannot read {path}: {error}", path=str(path)) from error
+        raise WhatsAgentError(
+            f"cannot read {path}: {error}", pt=f"não é possível ler {path}: {error}", path=str(path)
+        ) from error
     return parse_env(text, str(path))
 
 
@@ -53,16 +66,21 @@ def require(values: Mapping[str, str], names: Iterable[str], source: str = ".env
     """Fail, naming every variable that is missing or empty."""
     missing = [name for name in names if not values.get(name)]
     if missing:
-        raise WhatsAgentError(f"{source} lacks {', '.join(missing)}", path=source, missing=missing)
+        names = ", ".join(missing)
+        raise WhatsAgentError(f"{source} lacks {names}", pt=f"{source} não tem {names}", path=source, missing=missing)
 
 
 def replace_values(text: str, changes: Mapping[str, str], source: str = ".env") -> str:
     """Return the text with the given variables set in place, new ones appended; every other line stays as it is."""
     for name, value in changes.items():
         if not _NAME.fullmatch(name):
-            raise WhatsAgentError(f"{name!r} is no variable name", name=name)
+            raise WhatsAgentError(f"{name!r} is no variable name", pt=f"{name!r} não é nome de variável", name=name)
         if any(character in value for character in "\n\r\0") or value != value.strip():
-            raise WhatsAgentError(f"the value for {name} has a line break or outer spaces", name=name)
+            raise WhatsAgentError(
+                f"the value for {name} has a line break or outer spaces",
+                pt=f"o valor de {name} tem quebra de linha ou espaços nas pontas",
+                name=name,
+            )
     parse_env(text, source)
     pending = dict(changes)
     lines = []

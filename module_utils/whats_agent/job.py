@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import WhatsAgentError
 from .journal import run_path
+from .report import both
 from .run_base import RunBase
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class Job(RunBase):
             self._journal.write("step", phase="begin", step=self._step, destructive=False)
         return opened
 
-    def close(self, error: str = "", *, changed: bool = True) -> dict[str, Any]:
+    def close(self, error: str = "", error_pt: str = "", *, changed: bool = True) -> dict[str, Any]:
         """End the step and the job, and return its result.
 
         `error` is what stopped it, if something did; `changed` whether anything was seen to change.
@@ -43,9 +44,9 @@ class Job(RunBase):
             end["error"] = error
         self._journal.write("step", phase="end", step=self._step, **end)
         if self.about.dry_run:
-            return self._finish("predicted", reason={"en": error, "pt": error} if error else None)
+            return self._finish("predicted", reason=both(error, error_pt) if error else None)
         if error:
-            return self._finish("acted_not_recovered", reason={"en": error, "pt": error}, escalate=True)
+            return self._finish("acted_not_recovered", reason=both(error, error_pt), escalate=True)
         return self._finish("recovered" if changed else "already_healthy")
 
     def leave(self, *, changed: bool) -> tuple[dict[str, Any], bool]:

@@ -113,12 +113,18 @@ class Backrest:
         """Return pgBackRest's configuration, without its secrets, which lie in another file."""
         source = self.service.binds.get("/etc/pgbackrest")
         if source is None:
-            raise WhatsAgentError("the compose file mounts no pgBackRest configuration: run playbooks/deploy.yml")
+            raise WhatsAgentError(
+                "the compose file mounts no pgBackRest configuration: run playbooks/deploy.yml",
+                pt="o arquivo do compose não monta a configuração do pgBackRest: execute playbooks/deploy.yml",
+            )
         path = Path(source[0]) / "pgbackrest.conf"
         try:
             return path.read_text(encoding="utf-8")
         except OSError as error:
-            raise WhatsAgentError(f"cannot read {path}: {error.strerror}; run playbooks/deploy.yml") from error
+            raise WhatsAgentError(
+                f"cannot read {path}: {error.strerror}; run playbooks/deploy.yml",
+                pt=f"não é possível ler {path}: {error.strerror}; execute playbooks/deploy.yml",
+            ) from error
 
     def repositories(self) -> list[int]:
         """Return the numbers of the configured repositories."""
@@ -139,7 +145,12 @@ class Backrest:
         """Return what the repository holds. An unreadable one is told by `Repository.problem`, not raised."""
         result = self.run(pgbackrest.info_argv(), timeout_s=60)
         if result.exit_code != 0:
-            raise failed("cannot read the backup repository", pgbackrest.info_argv(), result)
+            raise failed(
+                "cannot read the backup repository",
+                pgbackrest.info_argv(),
+                result,
+                pt="não é possível ler o repositório de backup",
+            )
         return pgbackrest.parse_info(result.stdout)
 
     def contents(self) -> tuple[Repository, list[str]]:
@@ -198,7 +209,7 @@ class Backrest:
         argv = pgbackrest.repo_ls_argv(f"archive/{pgbackrest.STANZA}", repo)
         result = self.run(argv, timeout_s=120)
         if result.exit_code != 0:
-            raise failed("cannot list the archived WAL", argv, result)
+            raise failed("cannot list the archived WAL", argv, result, pt="não é possível listar o WAL arquivado")
         return result.stdout
 
     # Acting ----------------------------------------------------------------------------------------------------------
@@ -245,7 +256,9 @@ class Backrest:
             missing = [repo for repo in missing if segment not in pgbackrest.archived_segments(self._archive(repo))]
             if missing and clock.boottime() >= deadline:
                 raise WhatsAgentError(
-                    f"WAL archiving does not work: {segment} has not reached repository {missing[0]} within {_ARRIVAL_S:.0f} s"
+                    f"WAL archiving does not work: {segment} has not reached repository {missing[0]} within {_ARRIVAL_S:.0f} s",
+                    pt=f"o arquivamento de WAL não funciona: {segment} não chegou ao repositório {missing[0]} em "
+                    f"{_ARRIVAL_S:.0f} s",
                 )
             if missing:
                 clock.sleep(1)
@@ -281,15 +294,19 @@ class Backrest:
         if exit_code != 0:
             result = ExecResult(exit_code, "\n".join(lines), "")
             if exit_code == pgbackrest.EXIT_LOCKED:
-                raise failed("another backup is running", argv, result)
-            raise failed(f"the {kind} backup failed", argv, result)
+                raise failed("another backup is running", argv, result, pt="outro backup está em andamento")
+            raise failed(f"the {kind} backup failed", argv, result, pt=f"o backup {kind} falhou")
         self.keep_infos()
         new = [b for b in self.info().backups if b.repo == repo and (repo, b.label) not in before]
         if not new:
-            raise WhatsAgentError(f"the {kind} backup ended well, yet the repository lists no new one")
+            raise WhatsAgentError(
+                f"the {kind} backup ended well, yet the repository lists no new one",
+                pt=f"o backup {kind} terminou bem, mas o repositório não mostra nenhum novo",
+            )
         if new[-1].error:
             raise WhatsAgentError(
                 f"the backup {new[-1].label} holds damaged pages: recover the database (playbooks/recover_db.yml)",
+                pt=f"o backup {new[-1].label} contém páginas danificadas: recupere o banco (playbooks/recover_db.yml)",
                 backup=new[-1].label,
             )
         return new[-1]
@@ -333,7 +350,12 @@ class Backrest:
 
         result = self.run_once(argv, volume=volume, timeout_s=timeout_s, on_tick=tick, restore_id=restore_id)
         if result.exit_code != 0:
-            raise failed(f"the restore of backup {label} failed", argv, result)
+            raise failed(
+                f"the restore of backup {label} failed",
+                argv,
+                result,
+                pt=f"a restauração do backup {label} falhou",
+            )
         on_percent(100.0)
 
     def _act(self, argv: Sequence[str], what: str, timeout_s: float) -> None:
@@ -346,14 +368,18 @@ class _GoneMeanwhileError(Exception):
     """The container ended between being found and being used."""
 
 
-def failed(what: str, argv: Sequence[str], result: ExecResult) -> WhatsAgentError:
-    """Return the error for a failed pgBackRest command: its own first ERROR line, the tail of what it wrote."""
+def failed(what: str, argv: Sequence[str], result: ExecResult, *, pt: str = "") -> WhatsAgentError:
+    """Return the error for a failed pgBackRest command: its own first ERROR line, the tail of what it wrote.
+
+    `pt` is `what` in Portuguese.
+    """
     lines = [line for line in (result.stdout + "\n" + result.stderr).splitlines() if line.strip()]
     errors = [line.partition("ERROR: ")[2] for line in lines if "ERROR: " in line]
     reason = errors[0] if errors else (lines[-1] if lines else "no message")
     reason = "".join(c if c.isprintable() else "?" for c in reason)
     return WhatsAgentError(
         f"{what}: {reason} (exit {result.exit_code})",
+        pt=f"{pt or what}: {reason} (código de saída {result.exit_code})",
         cmd=list(argv),
         rc=result.exit_code,
         stderr="\n".join(lines[-_TAIL_LINES:]),

@@ -78,10 +78,14 @@ _REJECTED = re.compile(
 
 @dataclass(frozen=True)
 class Finding:
-    """A cause and what shows it: `evidence` is a list of (what, value)."""
+    """A cause and what shows it: `evidence` is a list of (what, value).
+
+    `first_pt` is the first value in Portuguese, where that is a sentence and not a name or a number.
+    """
 
     cause: str
     evidence: tuple[tuple[str, str], ...] = field(default=())
+    first_pt: str | None = None
 
     @property
     def healthy(self) -> bool:
@@ -92,14 +96,16 @@ class Finding:
     def summary(self) -> dict[str, str]:
         """Return the cause in words, English and Portuguese."""
         english, portuguese = SUMMARIES[self.cause]
-        first = f": {self.evidence[0][1]}" if self.evidence and not self.healthy else ""
-        return {"en": english + first, "pt": portuguese + first.replace(" lacks ", " não tem ")}
+        if not self.evidence or self.healthy:
+            return {"en": english, "pt": portuguese}
+        first = self.evidence[0][1]
+        return {"en": f"{english}: {first}", "pt": f"{portuguese}: {self.first_pt or first}"}
 
 
 def find(seen: Observed, limits: Limits = DEFAULT_LIMITS) -> Finding:
     """Name the cause."""
     if seen.env_error:
-        return _finding("config_invalid", (".env", seen.env_error))
+        return Finding("config_invalid", ((".env", seen.env_error),), seen.env_error_pt)
     if seen.engine_error:
         return _finding("engine_down", ("engine", seen.engine_error))
     found = _volume(seen) or _container(seen) or _connection(seen)

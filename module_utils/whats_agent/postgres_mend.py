@@ -39,7 +39,10 @@ def mend_indexes(backrest: Backrest, order: Order) -> list[str]:
         bad = postgres_pages.scan(admin, postgres_pages.relations_of(inside), int(oid), budget_s=3600).damage
         beyond = [page.describe() for page in bad if page.kind not in ("index", "map", "catalog_index")]
         if beyond:
-            raise WhatsAgentError(f"more than indexes is damaged: {'; '.join(beyond[:3])}")
+            raise WhatsAgentError(
+                f"more than indexes is damaged: {'; '.join(beyond[:3])}",
+                pt=f"há mais do que índices danificado: {'; '.join(beyond[:3])}",
+            )
         indexes = {p.relation.name for p in bad if p.relation and p.kind in ("index", "catalog_index")}
         indexes.update(row[0] for row in inside.execute(INVALID_INDEXES).fetchall())
         maps = {p.relation.name for p in bad if p.relation and p.kind == "map"}
@@ -91,7 +94,10 @@ def mend_credentials(backrest: Backrest, order: Order) -> list[str]:
     if order.write:
         failure = application_login(env, address)
         if failure is not None:
-            raise WhatsAgentError(f"the agent's login still does not work: {failure}")
+            raise WhatsAgentError(
+                f"the agent's login still does not work: {failure}",
+                pt=f"o login do agente ainda não funciona: {failure}",
+            )
         # A worker that was started with other credentials is replaced, one with these stays.
         backrest.compose.start(*WRITERS)
     return done
@@ -107,7 +113,8 @@ def mend_url(backrest: Backrest, order: Order) -> list[str]:
     failure = application_login({**env, **changes}, next(iter(container.addresses.values()), ""))
     if failure is not None:
         raise WhatsAgentError(
-            f"the agent cannot log in with {', '.join(f'{n}={v}' for n, v in changes.items())}: {failure}"
+            f"the agent cannot log in with {', '.join(f'{n}={v}' for n, v in changes.items())}: {failure}",
+            pt=f"o agente não consegue entrar com {', '.join(f'{n}={v}' for n, v in changes.items())}: {failure}",
         )
     if order.write and changes:
         env_file.set_env(place.env_path, changes)
@@ -129,7 +136,8 @@ def _agent_database(backrest: Backrest, named: str) -> str:
                 found.append(name)
     if len(found) != 1:
         raise WhatsAgentError(
-            f"{named} does not exist, and the agent's tables are in {', '.join(found) or 'no database'}"
+            f"{named} does not exist, and the agent's tables are in {', '.join(found) or 'no database'}",
+            pt=f"{named} não existe, e as tabelas do agente estão em {', '.join(found) or 'nenhum banco'}",
         )
     return found[0]
 
@@ -141,7 +149,9 @@ def mend_volume_name(backrest: Backrest, order: Order) -> list[str]:
     container = backrest.docker.container(place.project, place.service)
     used = container.mounts.get(DATA_DIR) if container is not None else None
     if used is None or backrest.docker.volume(used) is None:
-        raise WhatsAgentError("no container uses a data volume that exists")
+        raise WhatsAgentError(
+            "no container uses a data volume that exists", pt="nenhum contêiner usa um volume de dados que exista"
+        )
     if backrest.docker.volume(env["DB_VOLUME"]) is not None:
         return []
     if order.write:
@@ -162,12 +172,16 @@ def mend_standby(backrest: Backrest, order: Order) -> list[str]:
             return []
         if follows:
             raise WhatsAgentError(
-                "this database follows another server: promote it by hand once that one is down for good"
+                "this database follows another server: promote it by hand once that one is down for good",
+                pt="este banco segue outro servidor: promova-o à mão quando aquele estiver fora do ar de vez",
             )
         if order.write:
             (promoted,) = admin.execute("select pg_promote(true, 60)").fetchone()
             if not promoted:
-                raise WhatsAgentError("the standby was told to take writes, and does not within 60 s")
+                raise WhatsAgentError(
+                    "the standby was told to take writes, and does not within 60 s",
+                    pt="o standby recebeu ordem de aceitar escritas e não o fez em 60 s",
+                )
     return ["promoted the standby"]
 
 

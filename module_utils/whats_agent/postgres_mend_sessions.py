@@ -70,7 +70,10 @@ def mend_connections(backrest: Backrest, order: Order) -> list[str]:
     spare = postgres_processes.idle(processes)
     ended = spare[: max(1, int(len(spare) * KEEP_FREE))]
     if not ended:
-        raise WhatsAgentError("all connections are taken, and none of them is idle")
+        raise WhatsAgentError(
+            "all connections are taken, and none of them is idle",
+            pt="todas as conexões estão ocupadas, e nenhuma está ociosa",
+        )
     if order.write:
         postgres_processes.send(ended, signal.SIGTERM)
     return [f"ended the idle backend {process.describe()}" for process in ended]
@@ -111,7 +114,10 @@ def mend_receiver(backrest: Backrest, order: Order) -> list[str]:
         ).fetchone()
         back = not failure and _receiver_is_back(backrest, admin)
         if bypassed and not back:
-            raise WhatsAgentError(f"the WAL receiver does not come back: {failure or 'it does not connect'}")
+            raise WhatsAgentError(
+                f"the WAL receiver does not come back: {failure or 'it does not connect'}",
+                pt=f"o receptor de WAL não volta: {failure or 'ele não conecta'}",
+            )
         if bypassed:
             admin.execute("alter system reset synchronous_standby_names")
             done.append("had commits wait for it again")

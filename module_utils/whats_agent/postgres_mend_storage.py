@@ -41,7 +41,7 @@ def mend_archiving(backrest: Backrest, order: Order) -> list[str]:
     lost = any(code in (STATUS_MISSING_STANZA_PATH, STATUS_MISSING_STANZA_DATA) for code in info.keys.values())
     if (lost or (info.problem and info.status != STATUS_NO_BACKUP)) and (order.write or not unopened):
         if info.problem and "passphrase" in info.problem:
-            raise WhatsAgentError(info.problem)
+            raise WhatsAgentError(info.problem, pt=info.problem_pt)
         done.append("prepared the repository")
         if order.write:
             backrest.stanza_create()
@@ -106,8 +106,10 @@ def mend_space(backrest: Backrest, order: Order) -> list[str]:
         done.append(f"no checkpoint: {error.message}")
     lacking = still_full(backrest, order)
     if lacking:
+        else_en, else_pt = _what_else(backrest)
         raise WhatsAgentError(
-            f"{lacking}; {_what_else(backrest)}; done: {', '.join(done) or 'nothing was to be freed'}"
+            f"{lacking}; {else_en}; done: {', '.join(done) or 'nothing was to be freed'}",
+            pt=f"falta espaço ({lacking}); {else_pt}; feito: {', '.join(done) or 'não havia nada a liberar'}",
         )
     return done
 
@@ -131,10 +133,16 @@ def still_full(backrest: Backrest, order: Order) -> str:
     return "" if finding is None else "; ".join(f"{what}: {value}" for what, value in finding.evidence)
 
 
-def _what_else(backrest: Backrest) -> str:
-    """Say what a person may free: old data volumes, which only consent removes, and what is not the database's."""
+def _what_else(backrest: Backrest) -> tuple[str, str]:
+    """Say what a person may free: old data volumes, and what is not the database's. English and Portuguese."""
     removable = [volume for volume in data_volumes(backrest) if volume.kept_because is None]
     if not removable:
-        return "what else lies there is not the database's: playbooks/reclaim_disk.yml"
+        return (
+            "what else lies there is not the database's: playbooks/reclaim_disk.yml",
+            "o que mais está lá não é do banco: playbooks/reclaim_disk.yml",
+        )
     told = ", ".join(f"{volume.name} ({volume.size // 1024**2} MB)" for volume in removable)
-    return f"old data volumes may go by playbooks/remove_volume.yml: {told}; or playbooks/reclaim_disk.yml"
+    return (
+        f"old data volumes may go by playbooks/remove_volume.yml: {told}; or playbooks/reclaim_disk.yml",
+        f"volumes de dados antigos podem sair com playbooks/remove_volume.yml: {told}; ou playbooks/reclaim_disk.yml",
+    )

@@ -107,6 +107,7 @@ class Observed:
     database: str
     engine_error: str | None = None
     env_error: str | None = None
+    env_error_pt: str | None = None
     volume: VolumeFacts | None = None
     container: dict[str, Any] | None = None
     container_volume: str | None = None
@@ -204,7 +205,7 @@ def observe(place: DatabasePlace, docker: DockerHost, *, page_budget_s: float = 
         env = env_file.read_env(place.env_path)
         env_file.require(env, ENV_NAMES, str(place.env_path))
     except WhatsAgentError as error:
-        return Observed(database="", env_error=error.message)
+        return Observed(database="", env_error=error.message, env_error_pt=error.details.get("pt"))
     name = env["DB_NAME"]
     restore = unfinished_restore(place)
     try:

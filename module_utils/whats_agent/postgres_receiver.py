@@ -85,7 +85,10 @@ def copy(found: Received, folder: Path, data_dir: Path, owner: tuple[int, int]) 
                 os.fsync(writer.fileno())
             temporary.replace(destination)
         except OSError as error:
-            raise WhatsAgentError(f"cannot carry the received WAL {name} over: {error.strerror}") from error
+            raise WhatsAgentError(
+                f"cannot carry the received WAL {name} over: {error.strerror}",
+                pt=f"não é possível aproveitar o WAL recebido {name}: {error.strerror}",
+            ) from error
         copied += 1
     sync_directory(data_dir / "pg_wal")
     return copied

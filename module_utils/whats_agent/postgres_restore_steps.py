@@ -134,7 +134,10 @@ class RestoreSteps:
             self.compose.stop(self.place.service, timeout_s=timeout_s)
         state = self.docker.container(self.place.project, self.place.service)
         if state is not None and state.status in ("running", "restarting", "paused"):
-            raise WhatsAgentError(f"the postgres container cannot be stopped (it is {state.status})")
+            raise WhatsAgentError(
+                f"the postgres container cannot be stopped (it is {state.status})",
+                pt=f"o contêiner postgres não pode ser parado (está {state.status})",
+            )
 
     # Restoring -------------------------------------------------------------------------------------------------------
 
@@ -194,7 +197,11 @@ class RestoreSteps:
         )
         if result.exit_code != 0:
             lines = result.stderr.strip().splitlines() or ["no message"]
-            raise WhatsAgentError(f"the volume {source} cannot be copied: {lines[-1]}", rc=result.exit_code)
+            raise WhatsAgentError(
+                f"the volume {source} cannot be copied: {lines[-1]}",
+                pt=f"o volume {source} não pode ser copiado: {lines[-1]}",
+                rc=result.exit_code,
+            )
         data = self._volume_dir()
         for name in ("postmaster.pid", "recovery.signal"):
             (data / name).unlink(missing_ok=True)
@@ -251,7 +258,10 @@ class RestoreSteps:
     def _volume_dir(self) -> Path:
         volume = self.docker.volume(self.state["new_volume"])
         if volume is None:
-            raise WhatsAgentError(f"the new volume {self.state['new_volume']} is gone; run this again")
+            raise WhatsAgentError(
+                f"the new volume {self.state['new_volume']} is gone; run this again",
+                pt=f"o volume novo {self.state['new_volume']} desapareceu; execute de novo",
+            )
         return Path(volume.mountpoint)
 
     def _old_end(self, volume: str, tail: postgres_wal.Tail) -> str | None:
@@ -303,7 +313,8 @@ class RestoreSteps:
         # A known hole may end it before the old volume's WAL does.
         if not postgres_wal.reached(position, None if holes else wanted, newest):
             raise UnsoundBackupError(
-                f"replay ended at {pgbackrest.lsn_text(position)}, before {expected or newest}: WAL is missing"
+                f"replay ended at {pgbackrest.lsn_text(position)}, before {expected or newest}: WAL is missing",
+                pt=f"a reaplicação terminou em {pgbackrest.lsn_text(position)}, antes de {expected or newest}: falta WAL",
             )
         return {"position": pgbackrest.lsn_text(position), "expected": expected}
 
@@ -321,11 +332,16 @@ class RestoreSteps:
         bad = postgres_integrity.failures(checks)
         self._save(checks=[check.as_dict() for check in checks], put_off=later)
         if any(check.name == "pages" and not check.ok for check in checks):
-            raise UnsoundBackupError(f"what was restored from {self.state['backup']} is not sound: {bad}")
+            raise UnsoundBackupError(
+                f"what was restored from {self.state['backup']} is not sound: {bad}",
+                pt=f"o que foi restaurado de {self.state['backup']} não está íntegro: {bad}",
+            )
         if bad:
             raise UnsoundContentError(
                 f"what was restored from {self.state['backup']} is not sound: {bad}. If every backup leads there, the database "
-                "was like that before: go back further (-e target_time=…)"
+                "was like that before: go back further (-e target_time=…)",
+                pt=f"o que foi restaurado de {self.state['backup']} não está íntegro: {bad}. Se todo backup leva a isso, o banco "
+                "já estava assim antes: volte mais no tempo (-e target_time=…)",
             )
         return {"checks": [check.as_dict() for check in checks], "put_off": later}
 
@@ -343,7 +359,10 @@ class RestoreSteps:
         with connect(self.place, "postgres") as admin:
             standby = admin.execute("select pg_is_in_recovery()").fetchone()[0]
             if standby and not admin.execute("select pg_promote(true, 60)").fetchone()[0]:
-                raise WhatsAgentError("PostgreSQL did not end recovery within 60 s of being promoted; run this again")
+                raise WhatsAgentError(
+                    "PostgreSQL did not end recovery within 60 s of being promoted; run this again",
+                    pt="o PostgreSQL não encerrou a recuperação em 60 s após ser promovido; execute de novo",
+                )
             for setting in ("recovery_target_time", "recovery_target_action", "recovery_target_timeline"):
                 admin.execute(f"alter system reset {setting}")
             (segment,) = admin.execute("select pg_walfile_name(pg_current_wal_lsn())").fetchone()
@@ -400,7 +419,10 @@ class RestoreSteps:
         checks.append(postgres_integrity.check_structure(self.docker, container.id))
         bad = postgres_integrity.failures(checks)
         if bad:
-            raise WhatsAgentError(f"the restored database serves, and is not sound: {bad}")
+            raise WhatsAgentError(
+                f"the restored database serves, and is not sound: {bad}",
+                pt=f"o banco restaurado atende, mas não está íntegro: {bad}",
+            )
         self._save(checks=[*self.state.get("checks", []), *(check.as_dict() for check in checks)])
         return {"checks": [check.as_dict() for check in checks]}
 

@@ -53,13 +53,19 @@ def wait_open(place: DatabasePlace, docker: DockerHost, heart: Heart | Idle, clo
         except psycopg.OperationalError as error:
             container = docker.container(place.project, place.service)
             if container is None:
-                raise WhatsAgentError("the postgres container was removed while it started; run this again") from error
+                raise WhatsAgentError(
+                    "the postgres container was removed while it started; run this again",
+                    pt="o contêiner postgres foi removido enquanto iniciava; execute de novo",
+                ) from error
             if container.status in ("exited", "dead", "restarting") or container.restart_count > 0:
                 words = docker.logs(container.id, tail=8).strip()
                 raise death(words) from error
             if clock.boottime() > deadline:
                 reason = " ".join(str(error).split())
-                raise WhatsAgentError(f"PostgreSQL did not open within {START_DEADLINE_S:.0f} s: {reason}") from error
+                raise WhatsAgentError(
+                    f"PostgreSQL did not open within {START_DEADLINE_S:.0f} s: {reason}",
+                    pt=f"o PostgreSQL não abriu em {START_DEADLINE_S:.0f} s: {reason}",
+                ) from error
             clock.sleep(POLL_S)
         else:
             return
@@ -69,8 +75,16 @@ def death(words: str) -> WhatsAgentError:
     """Tell from a server's last words whether it died of its data or of something that no other backup mends."""
     last = words.splitlines()[-1] if words else "it said nothing"
     if any(sign.sign in NOT_THE_BACKUP for sign in read_signs(words, None)):
-        return WhatsAgentError(f"PostgreSQL does not start, and not because of its data: {last}", log=words)
-    return UnsoundBackupError(f"PostgreSQL does not start on what was restored: {last}", log=words)
+        return WhatsAgentError(
+            f"PostgreSQL does not start, and not because of its data: {last}",
+            pt=f"o PostgreSQL não inicia, e não por causa dos dados: {last}",
+            log=words,
+        )
+    return UnsoundBackupError(
+        f"PostgreSQL does not start on what was restored: {last}",
+        pt=f"o PostgreSQL não inicia com o que foi restaurado: {last}",
+        log=words,
+    )
 
 
 def follow_replay(
@@ -95,7 +109,10 @@ def follow_replay(
         heart.check()
         standby, lsn, paused, waits = admin.execute(_POSITION).fetchone()
         if not standby:
-            raise WhatsAgentError("the restored server is no standby any more: somebody else has promoted it")
+            raise WhatsAgentError(
+                "the restored server is no standby any more: somebody else has promoted it",
+                pt="o servidor restaurado não é mais standby: outra pessoa o promoveu",
+            )
         now = clock.boottime()
         current = pgbackrest.lsn_value(lsn)
         if current != position:
@@ -111,6 +128,10 @@ def follow_replay(
         if now - since > STALL_S:
             if target_time is not None:
                 (last,) = admin.execute("select pg_last_xact_replay_timestamp()::text").fetchone()
-                raise WhatsAgentError(f"{target_time} lies after the last commit that can be had ({last})", latest=last)
+                raise WhatsAgentError(
+                    f"{target_time} lies after the last commit that can be had ({last})",
+                    pt=f"{target_time} é posterior ao último commit que se pode obter ({last})",
+                    latest=last,
+                )
             return position
         clock.sleep(POLL_S)

@@ -151,7 +151,9 @@ def copy_tail(tail: Tail, source: Path, target: Path, owner: tuple[int, int]) ->
             temporary.replace(destination)
         except OSError as error:
             raise WhatsAgentError(
-                f"cannot carry the WAL file {name} over: {error.strerror}", path=str(origin)
+                f"cannot carry the WAL file {name} over: {error.strerror}",
+                pt=f"não é possível aproveitar o arquivo de WAL {name}: {error.strerror}",
+                path=str(origin),
             ) from error
         copied += 1
     sync_directory(wal)

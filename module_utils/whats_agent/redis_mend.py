@@ -61,7 +61,10 @@ class Mender:
         """Return the redis container, whatever its state."""
         found = self.docker.container(self.place.project, SERVICE)
         if found is None:
-            raise WhatsAgentError("there is no redis container any more: somebody else is at work on this server")
+            raise WhatsAgentError(
+                "there is no redis container any more: somebody else is at work on this server",
+                pt="não há mais contêiner redis: outra pessoa está trabalhando neste servidor",
+            )
         return found
 
     @contextlib.contextmanager
@@ -139,7 +142,10 @@ def set_aside(mender: Mender, *, write: bool) -> list[str]:
     found = mender.container()
     volume = mender.docker.volume(found.mounts.get(DATA_DIR, ""))
     if volume is None:
-        raise WhatsAgentError("the redis container has no volume at /var/lib/redis: run playbooks/deploy.yml")
+        raise WhatsAgentError(
+            "the redis container has no volume at /var/lib/redis: run playbooks/deploy.yml",
+            pt="o contêiner redis não tem volume em /var/lib/redis: execute playbooks/deploy.yml",
+        )
     folder = Path(volume.mountpoint)
     damaged = sorted(entry.name for entry in folder.iterdir() if _LOADED.match(entry.name))
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
@@ -305,11 +311,16 @@ def _dump(mender: Mender, client: Any) -> None:
         if not info["rdb_bgsave_in_progress"]:
             break
         if SYSTEM_CLOCK.boottime() >= deadline:
-            raise WhatsAgentError(f"Redis has not written its dump within {DUMP_S:g} s")
+            raise WhatsAgentError(
+                f"Redis has not written its dump within {DUMP_S:g} s", pt=f"o Redis não gravou seu dump em {DUMP_S:g} s"
+            )
         mender.beat()
         SYSTEM_CLOCK.sleep(_PAUSE_S)
     if info["rdb_last_bgsave_status"] != "ok":
-        raise WhatsAgentError("Redis still cannot write its dump: docker logs of the redis container tell why")
+        raise WhatsAgentError(
+            "Redis still cannot write its dump: docker logs of the redis container tell why",
+            pt="o Redis ainda não consegue gravar seu dump: docker logs do contêiner redis diz por quê",
+        )
 
 
 REMEDIES: dict[str, Callable[..., list[str]]] = {

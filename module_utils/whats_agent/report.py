@@ -133,22 +133,29 @@ def unpredictable(ends: Sequence[Mapping[str, Any]]) -> Text | None:
     failed = next((event for event in ends if not event.get("ok")), None)
     if failed is None:
         return None
-    step, why = failed["step"], failed.get("error", "")
+    step, why = failed["step"], both(failed.get("error", ""), failed.get("error_pt", ""))
     return {
-        "en": f"the step {step} is not predictable beyond this point: {why}",
-        "pt": f"o passo {step} não é previsível além deste ponto: {why}",
+        "en": f"the step {step} is not predictable beyond this point: {why['en']}",
+        "pt": f"o passo {step} não é previsível além deste ponto: {why['pt']}",
     }
 
 
-def why_not(error: str, ends: Sequence[Mapping[str, Any]], verification: Mapping[str, Any] | None) -> Text:
+def both(error: str, error_pt: str = "") -> Text:
+    """Return an error in both languages. One that came without Portuguese is shown in English rather than not at all."""
+    return {"en": error, "pt": error_pt or error}
+
+
+def why_not(
+    error: str, ends: Sequence[Mapping[str, Any]], verification: Mapping[str, Any] | None, error_pt: str = ""
+) -> Text:
     """Say why a run did not recover: what stopped it, the failed checks, or the failed step."""
     if error:
-        return {"en": error, "pt": error}
+        return both(error, error_pt)
     failed = [c for c in (verification or {}).get("checks") or [] if not c.get("ok")]
     if failed:
         named = ", ".join(f"{c['name']} ({c.get('detail', '')})" for c in failed)
         return {"en": f"verification failed: {named}", "pt": f"a verificação falhou: {named}"}
     if ends and not ends[-1].get("ok"):
-        step, why = ends[-1]["step"], ends[-1].get("error", "")
-        return {"en": f"the step {step} failed: {why}", "pt": f"o passo {step} falhou: {why}"}
+        step, why = ends[-1]["step"], both(ends[-1].get("error", ""), ends[-1].get("error_pt", ""))
+        return {"en": f"the step {step} failed: {why['en']}", "pt": f"o passo {step} falhou: {why['pt']}"}
     return {"en": "nothing verified that it is healthy", "pt": "nada verificou que está saudável"}

@@ -96,7 +96,7 @@ class Run(Steps):
 
     # Close -----------------------------------------------------------------------------------------------------------
 
-    def close(self, verification: Mapping[str, Any] | None, error: str = "") -> dict[str, Any]:
+    def close(self, verification: Mapping[str, Any] | None, error: str = "", error_pt: str = "") -> dict[str, Any]:
         """End a run that planned to act, and return its result. `error` is what stopped it, if something did."""
         events = self._events()
         already = next((event for event in events if event["event"] == "close"), None)
@@ -121,7 +121,7 @@ class Run(Steps):
         if verification is not None and verification.get("ok") is True and not error:
             outcome = self._success(planned, ends)
             return self._finish(outcome, cause=cause, remedy=last, rpo=verification.get("rpo"), checks=checks)
-        reason = why_not(error, ends, verification)
+        reason = why_not(error, ends, verification, error_pt)
         outcome = "acted_not_recovered" if self._acted(events) else "refused"
         return self._finish(
             outcome, cause=cause, remedy=last, reason=reason, checks=checks, escalate=outcome != "refused"

@@ -102,7 +102,14 @@ class Steps(RunBase):
         return refuse_consent(confirm, present, now=int(confirm.partition("-")[0], 36), issued=subject)
 
     def end_step(
-        self, step: str, *, ok: bool, error: str = "", stable_seconds: float = 0, project: str = ""
+        self,
+        step: str,
+        *,
+        ok: bool,
+        error: str = "",
+        error_pt: str = "",
+        stable_seconds: float = 0,
+        project: str = "",
     ) -> dict[str, Any]:
         """Record how a rung ended: `ok` when its tasks ran through. The lease goes back to its usual time to live.
 
@@ -121,10 +128,12 @@ class Steps(RunBase):
         tasks_ran = ok
         if ok and stable_seconds and not self.about.dry_run:
             fallen = self._stand(stable_seconds, project)
-            ok, error = not fallen, "; ".join(fallen)
+            ok, error, error_pt = not fallen, "; ".join(fallen), ""
         fields: dict[str, Any] = {"phase": "end", "step": step, "ok": ok, "seconds": seconds}
         if error:
             fields["error"] = error
+        if error and error_pt:
+            fields["error_pt"] = error_pt
         self._journal.write("step", **fields)
         names = [str(remedy["name"]) for remedy in self._planned()["remedies"]]
         following: str | None = names[names.index(step) + 1] if step != names[-1] else None

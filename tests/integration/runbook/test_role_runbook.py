@@ -190,6 +190,14 @@ def test_a_rung_that_fails_is_recorded_and_the_run_is_not_recovered(fake: Fake) 
     assert not (fake.state_dir / "lock.json").exists()
 
 
+def test_what_stopped_a_rung_is_told_in_portuguese_too(fake: Fake) -> None:
+    fake.cause = "bad_release"
+    fake.run(fake_start_fails_in_both_languages=True, fake_after_start="bad_release")
+    reason = fake.runs()[-1][-1]["reason"]
+    assert re.search(r"Fail as a module of ours does: .*no\.env does not exist", reason["en"])
+    assert re.search(r"o passo \w+ falhou: .*no\.env não existe: implante primeiro", reason["pt"])
+
+
 def test_a_symptom_that_went_away_meanwhile_is_only_verified(fake: Fake) -> None:
     fake.cause = "stopped"
     done = fake.run(fake_heals_after_looks=1)

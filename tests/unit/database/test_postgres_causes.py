@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.module_utils.whats_agent import env_file
 from ansible.module_utils.whats_agent import postgres_causes as causes
 from ansible.module_utils.whats_agent import postgres_words as words
 from ansible.module_utils.whats_agent.breaker import BreakerState
+from ansible.module_utils.whats_agent.errors import WhatsAgentError
 from ansible.module_utils.whats_agent.plan import Situation, check_diagnosis, decide
 from ansible.module_utils.whats_agent.postgres_diagnosis import assemble
 from ansible.module_utils.whats_agent.postgres_observe import (
@@ -272,7 +274,9 @@ def test_a_refused_plan_refuses_the_run_and_keeps_the_cause() -> None:
 
 
 def test_an_env_that_lacks_a_variable_is_refused_naming_the_runbook_for_it() -> None:
-    bad = Observed(database="", env_error="/opt/whats_agent/.env lacks DB_HOST")  # as the server's run told it
+    with pytest.raises(WhatsAgentError) as told:
+        env_file.require({}, ["DB_HOST"], "/opt/whats_agent/.env")
+    bad = Observed(database="", env_error=told.value.message, env_error_pt=told.value.details["pt"])
     diagnosis = check_diagnosis(assemble(bad, causes.find(bad), None, None), "database")
     planned = decide(diagnosis, [], Situation("box", BreakerState("database"), {}, "", 0, None, dry_run=False))
     assert planned.outcome == "refused"

@@ -392,6 +392,37 @@ def test_a_step_after_which_a_container_restarts_has_failed(target: Target, monk
     assert "app restarted" in target.close(run_id)["message"]["en"]
 
 
+def test_what_stopped_a_step_is_told_in_the_language_it_was_raised_in(target: Target) -> None:
+    run_id = target.open()["run_id"]
+    target.plan(run_id, "stopped")
+    target.begin(run_id, "start", "stopped")
+    target.end(run_id, "start", ok=False, error="Start it: it does not start", error_pt="ele não inicia")
+    reason = target.close(run_id)["reason"]
+    assert reason["en"] == "the step start failed: Start it: it does not start"
+    assert reason["pt"] == "o passo start falhou: ele não inicia"
+
+
+def test_what_stopped_a_run_is_told_in_both_languages(target: Target) -> None:
+    run_id = target.open()["run_id"]
+    assert target.close(run_id, error="no Docker", error_pt="sem Docker")["reason"] == {
+        "en": "no Docker",
+        "pt": "sem Docker",
+    }
+    run_id = target.open()["run_id"]
+    assert target.close(run_id, error="no Docker")["reason"] == {"en": "no Docker", "pt": "no Docker"}
+
+
+def test_a_window_that_did_not_stand_is_not_told_in_another_error_s_words(
+    target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ansible.module_utils.whats_agent.run_steps.watch", lambda *_arguments: ["app restarted"])
+    run_id = target.open()["run_id"]
+    target.plan(run_id, "stopped")
+    target.begin(run_id, "start", "stopped")
+    target.end(run_id, "start", error_pt="outro", stable_seconds=1, project="whats_agent")
+    assert "app restarted" in target.close(run_id)["reason"]["pt"]
+
+
 def test_the_lease_is_kept_alive_through_the_stable_window(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
     beating: list[str] = []
 
