@@ -13,11 +13,14 @@ version_added: "0.1.0"
 description:
   - Stops the writers and the server, restores a backup into a fresh volume, replays the archive and the WAL that the old volume had
     not archived, and verifies the result as a read-only standby.
-  - Then switches C(DB_VOLUME) in C(.env) by one rename, promotes, proves archiving, lets the writers in and takes a full backup.
+  - Then switches C(DB_VOLUME) in C(.env) by one rename, promotes and lets the writers in.
+  - With the service back it proves archiving, checks what was put off (of a proven backup, what takes long), rebuilds indexes
+    that do not fit their tables, and takes a full backup. What fails of that fails the call and not the service; a rerun goes on
+    with it, except where the database is not sound - that closes the restore, without a backup.
   - The old volume is at most read, and stays.
   - A backup that cannot be restored, or is not sound, is marked so and the next one is tried.
   - Killed at any point, it goes on where it stopped when it is called again, with the same wish or with none.
-  - Another wish takes the place of an unfinished restore, except from the switch of volumes until the writers are back.
+  - Another wish takes the place of an unfinished restore, except from the switch of volumes until archiving is proven.
   - Refuses before anything is stopped where the repository, the passphrase, the space or the wanted time do not fit.
 author: "The whats-agent-runbooks authors (@whats-agent-runbooks)"
 options:

@@ -47,6 +47,9 @@ def limits_of(parameters: Mapping[str, Any]) -> Limits:
     )
 
 
+# What keeps a restore from being closed whose database serves, and has a remedy of its own: it goes first.
+KEEPS_OPEN = frozenset(["disk_full", "archive_failing", "commits_waiting", "connections_exhausted", "index_corrupt"])
+
 # Signs in the log of a server that did not come up, each with the cause it means. What the entry point refuses is not among
 # them: the volume itself tells that, and the log of a container that dies again and again also what is over.
 _FATAL_SIGNS = (
@@ -109,7 +112,7 @@ def find(seen: Observed, limits: Limits = DEFAULT_LIMITS) -> Finding:
     if seen.engine_error:
         return _finding("engine_down", ("engine", seen.engine_error))
     found = _volume(seen) or _container(seen) or _connection(seen)
-    restore = _restore(seen, found)
+    restore = _restore(seen, found, limits)
     if restore is not None:
         return restore
     return found or _server(seen, limits) or _finding(HEALTHY, *_health_evidence(seen))
@@ -119,7 +122,7 @@ def _finding(cause: str, *evidence: tuple[str, Any]) -> Finding:
     return Finding(cause, tuple((what, str(value)) for what, value in evidence))
 
 
-def _restore(seen: Observed, found: Finding | None) -> Finding | None:
+def _restore(seen: Observed, found: Finding | None, limits: Limits) -> Finding | None:
     """Judge a restore that has begun: it counts while the database needs it, or once its new volume is in use.
 
     One that cannot go on, since `.env` names another volume by now, finishes nothing: what is wrong with that one counts.
@@ -130,6 +133,10 @@ def _restore(seen: Observed, found: Finding | None) -> Finding | None:
     volume, there = (seen.volume.name, seen.volume.present) if seen.volume else ("", False)
     switched = volume == state.get("new_volume")
     needed = found is not None and found.cause != "starting"
+    if switched and state.get("held_up"):
+        other = found or _server(seen, limits)
+        if other is not None and other.cause in KEEPS_OPEN:
+            return None
     damaged = any(page["kind"] != "orphan" or not _catalog_read(seen) for page in seen.bad_pages)
     if (switched or needed or damaged) and not goes_on(state, volume, present=there):
         return None
@@ -140,6 +147,7 @@ def _restore(seen: Observed, found: Finding | None) -> Finding | None:
         ("restore", state.get("id", "")),
         ("new volume", state.get("new_volume", "")),
         ("old volume", state.get("old_volume", "")),
+        *([("held up by", state.get("reason", ""))] if state.get("held_up") else []),
     )
 
 

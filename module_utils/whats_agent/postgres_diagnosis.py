@@ -10,7 +10,7 @@ from . import postgres_unfinished
 from .clock import SYSTEM_CLOCK, Clock
 from .errors import Text, WhatsAgentError
 from .pgbackrest import away, told_away
-from .postgres_causes import DEFAULT_LIMITS, Finding, Limits, find
+from .postgres_causes import DEFAULT_LIMITS, KEEPS_OPEN, Finding, Limits, find
 from .postgres_observe import PAGE_BUDGET_S, Observed, observe
 from .postgres_plan import (
     RESERVE_BYTES,
@@ -96,12 +96,18 @@ def wished(finding: Finding, seen: Observed, wish: Wish) -> Finding:
     given_up: tuple[tuple[str, str], ...] = ()
     if state is not None and not postgres_unfinished.same_wish(state, wish.target_time, wish.undo):
         given_up = (("given up for it", state["id"]), ("which was begun for", postgres_unfinished.wanted(state)[0]))
-    if finding.cause == "restore_unfinished" and (not given_up or not _may_be_given_up(seen)):
+    if _of_the_restore(finding, seen) and (not given_up or not _may_be_given_up(seen)):
         return finding  # consent was given for it, and it is not less wanted for having been killed
     otherwise = ("otherwise", finding.cause)
     if wish.undo is not None:
         return Finding("undo_wanted", (("restore to undo", wish.undo), otherwise, *given_up))
     return Finding("wrong_data", (("wanted time", wanted), otherwise, *given_up))
+
+
+def _of_the_restore(finding: Finding, seen: Observed) -> bool:
+    """Tell whether the cause is an unfinished restore, or what keeps one from being closed whose database serves."""
+    held_up = bool(seen.restore and seen.restore.get("held_up"))
+    return finding.cause == "restore_unfinished" or (held_up and finding.cause in KEEPS_OPEN)
 
 
 def _may_be_given_up(seen: Observed) -> bool:
@@ -112,7 +118,7 @@ def _may_be_given_up(seen: Observed) -> bool:
 def refused_wish(finding: Finding, seen: Observed, wish: Wish) -> Text | None:
     """Return why what the operator asks for has to wait for an unfinished restore, or None."""
     state = seen.restore
-    if finding.cause != "restore_unfinished" or state is None:
+    if state is None or not _of_the_restore(finding, seen) or _may_be_given_up(seen):
         return None
     if postgres_unfinished.same_wish(state, wish.target_time, wish.undo):
         return None
@@ -231,6 +237,7 @@ def assemble(
         "facts": {
             "plan": plan.as_dict() if plan else None,
             "otherwise": dict(finding.evidence).get("otherwise"),
+            "restore_waits": bool(seen.restore and seen.restore.get("held_up")),
             "container_status": container.get("status"),
             "bad_pages": list(seen.bad_pages),
             "blockers": list(seen.server.blockers) if seen.server else [],

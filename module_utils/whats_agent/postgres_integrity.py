@@ -6,6 +6,7 @@ Nothing here writes, so all of it runs on a standby before anybody relies on it.
 
 from __future__ import annotations
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from .errors import WhatsAgentError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .docker_host import DockerHost
+    from .docker_host import DockerHost, ExecResult
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,18 @@ class Check:
         """Return JSON-able data."""
         return asdict(self)
 
+
+@dataclass(frozen=True)
+class Index:
+    """An index, where it is to be found."""
+
+    database: str
+    schema: str
+    name: str
+
+
+# What pg_amcheck names a complaint by; what it complains of follows, indented. Of a name with dots in it nothing is concluded.
+_OF_AN_INDEX = re.compile(r'btree index "(?P<database>[^."]+)\.(?P<schema>[^."]+)\.(?P<name>[^."]+)":')
 
 _SEQUENCES = """
 select s.oid::regclass::text as sequence, t.oid::regclass::text as table, quote_ident(a.attname) as column
@@ -216,7 +229,47 @@ def amcheck_argv(*, jobs: int = 2, tables: tuple[str, ...] = ()) -> list[str]:
 
 def check_structure(docker: DockerHost, container: str, *, timeout_s: float = 6 * 3600) -> Check:
     """Run pg_amcheck in the server's container."""
+    return find_damage(docker, container, timeout_s=timeout_s)[0]
+
+
+def find_damage(docker: DockerHost, container: str, *, timeout_s: float = 6 * 3600) -> tuple[Check, tuple[Index, ...]]:
+    """Run pg_amcheck in the server's container; also return the indexes to rebuild where it complains of nothing else."""
     result = docker.execute(container, amcheck_argv(), timeout=timeout_s)
+    return structure_verdict(result), damaged_indexes(result.stdout + result.stderr)
+
+
+def damaged_indexes(said: str) -> tuple[Index, ...]:
+    """Return the indexes that pg_amcheck complains of; none where it complains of anything that no rebuilt index mends."""
+    found: dict[Index, None] = {}
+    for line in said.splitlines():
+        if not line.strip() or line.startswith((" ", "pg_amcheck: warning:")):
+            continue
+        match = _OF_AN_INDEX.match(line)
+        if match is None:
+            return ()
+        found[Index(**match.groupdict())] = None
+    return tuple(found)
+
+
+def rebuild(connect: Callable[[str], Any], indexes: tuple[Index, ...]) -> Check:
+    """Rebuild indexes from their tables; a table that its index does not fit any more (a key twice) is a failed check."""
+    import psycopg
+    from psycopg import sql
+
+    for index in indexes:
+        try:
+            with connect(index.database) as inside:
+                inside.execute(sql.SQL("reindex index {}").format(sql.Identifier(index.schema, index.name)))
+        except psycopg.OperationalError:
+            raise  # says nothing of the index
+        except psycopg.Error as error:
+            reason = " ".join(str(error).split())[:300]
+            return Check("structure", False, f"the index {index.schema}.{index.name} cannot be rebuilt: {reason}")
+    return Check("structure", True, f"rebuilt {', '.join(f'{index.schema}.{index.name}' for index in indexes)}")
+
+
+def structure_verdict(result: ExecResult) -> Check:
+    """Judge what pg_amcheck said."""
     if result.exit_code == 0:
         return Check("structure", True, "pg_amcheck found nothing")
     lines = [line for line in (result.stdout + result.stderr).splitlines() if line.strip()]

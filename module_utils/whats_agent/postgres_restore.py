@@ -3,7 +3,7 @@
 
 Each step is written to `restore.json` once it is done, and each can be repeated. The old volume is read at most; `.env`
 is switched by one rename after what was restored has been verified as a standby, and before it is promoted: from then on
-the new volume is the truth, whoever is killed.
+the new volume is the truth, whoever is killed. What comes after the writers were let in closes the restore; nobody waits for it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from .postgres_plan import (
     require_space,
 )
 from .postgres_restore_steps import WRITERS, RestoreSteps
-from .postgres_standby import UnsoundBackupError, UnsoundContentError
+from .postgres_standby import UnsoundBackupError, UnsoundContentError, UnsoundServiceError
 from .postgres_target import parse_target_time, postgres_time
 from .postgres_unfinished import STEPS, finish_first, goes_on, has_come_to, may_be_given_up, same_wish, wanted
 
@@ -136,6 +136,8 @@ class Restore(RestoreSteps):
                 raise  # another run may be acting: not one step more
             except Exception as error:  # whatever it was, a database that served must serve again
                 told = self._full_disk() or self._told(error)
+                if self._done("served"):
+                    raise self._not_closed(error, told) from error
                 self._bring_back(told)
                 if told is error:
                     raise
@@ -153,6 +155,36 @@ class Restore(RestoreSteps):
             f"the restore broke off after the step {step}: {reason}; run this again",
             pt=f"a restauração foi interrompida depois da etapa {step}: {reason}; execute de novo",
             traceback=[line.rstrip() for line in traceback.format_exception(error)[-6:]],
+        )
+
+    def _not_closed(self, error: Exception, told: WhatsAgentError) -> WhatsAgentError:
+        """Leave a restore whose database serves so that nothing is stuck behind it; return what the operator has to know.
+
+        What is not sound ends it, without a backup that would push a sound one out: checking once more would find the same. For
+        anything else it stays open, behind whatever keeps it from being closed (`postgres_causes`), and a rerun goes on.
+        """
+        back = f"-e undo={self.state['run'] or self.state['id']}"
+        if isinstance(error, UnsoundServiceError):
+            self._finish(unsound=error.message)
+            return WhatsAgentError(
+                f"{error.message}. No backup was taken of it, and the restore is closed. Choose: behind it ({back}), an earlier "
+                "time (-e target_time=…), or leave it and save the tables concerned (pg_dump)",
+                pt=f"{error.details.get('pt') or error.message}. Nenhum backup dele foi feito, e a restauração está encerrada. "
+                f"Escolha: antes dela ({back}), um momento anterior (-e target_time=…), ou deixe como está e salve as tabelas em questão (pg_dump)",
+                **{name: value for name, value in error.details.items() if name != "pt"},
+            )
+        step = STEPS[min(STEPS.index(self.state["step"]) + 1, len(STEPS) - 1)]
+        told_back = ("", "")
+        if may_be_given_up(self.state, self.state["new_volume"]):
+            told_back = (f" Back behind it: {back}", f" Para voltar antes dela: {back}")
+        self._save(held_up=step, reason=told.message)
+        return WhatsAgentError(
+            f"the restored database serves, and the restore cannot be closed, in the step {step}: {told.message}. Run this again: "
+            f"it mends what it can of that, proves archiving, checks the rest and takes the new backup.{told_back[0]}",
+            pt=f"o banco restaurado está em serviço, e a restauração não pode ser encerrada, na etapa {step}: "
+            f"{told.details.get('pt') or told.message}. Execute de novo: o que for possível é corrigido, o arquivamento é "
+            f"comprovado, o resto é verificado e o novo backup é feito.{told_back[1]}",
+            **{name: value for name, value in told.details.items() if name != "pt"},
         )
 
     def abandon(self) -> bool:
@@ -214,7 +246,7 @@ class Restore(RestoreSteps):
                 raise WhatsAgentError(f"PostgreSQL broke off in the step {step}: {reason}", step=step) from error
             seconds = round(time.monotonic() - began, 2)
             times = {**self.state.get("seconds", {}), step: seconds}
-            self._save(step=step, seconds=times)
+            self._save(step=step, seconds=times, held_up=None)
             self.note(step, {"seconds": seconds, **details})
 
     def _take(self, step: str) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from .postgres_backrest import RESTORE_LABEL, Backrest
 from .postgres_backup import follow_backup, percent_of
 from .postgres_host import DATA_DIR, GID, UID, VOLUME_LABEL, VOLUME_ROLE, DatabasePlace, connect, one_shot_options
 from .postgres_plan import refuse_other_users
-from .postgres_standby import UnsoundBackupError, UnsoundContentError, follow_replay, wait_open
+from .postgres_standby import UnsoundBackupError, UnsoundContentError, UnsoundServiceError, follow_replay, wait_open
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -325,12 +325,28 @@ class RestoreSteps:
         return postgres_wal.newest_before(holes[0], {*archived, *postgres_wal.segments_in(self._volume_dir())})
 
     def _step_verified(self) -> dict[str, Any]:
-        """Check what was restored while nobody can write to it."""
+        """Check what was restored while nobody can write to it.
+
+        A proven backup was found sound once: what takes long is put off until the service is back. Nothing has vouched for any
+        other yet, so all of it is checked before anybody relies on it.
+        """
+        vouched = bool(self.state["proven"])
         checks, later = postgres_integrity.run_checks(
-            lambda name: connect(self.place, name), self.state["database"], query_limit_s=QUICK_QUERY_S
+            lambda name: connect(self.place, name),
+            self.state["database"],
+            query_limit_s=QUICK_QUERY_S if vouched else 0,
         )
         bad = postgres_integrity.failures(checks)
-        self._save(checks=[check.as_dict() for check in checks], put_off=later)
+        structure = "later"
+        if not vouched:
+            container = self.docker.require_running(self.place.project, self.place.service)
+            found, indexes = postgres_integrity.find_damage(self.docker, container.id)
+            # A standby cannot rebuild an index; that is done as soon as it is none any more, and is no reason to stay without it.
+            structure = "sound" if found.ok else "later"
+            if found.ok or not indexes:
+                bad = postgres_integrity.failures([*checks, found])
+                checks.append(found)
+        self._save(checks=[check.as_dict() for check in checks], put_off=later, structure=structure)
         if any(check.name == "pages" and not check.ok for check in checks):
             raise UnsoundBackupError(
                 f"what was restored from {self.state['backup']} is not sound: {bad}",
@@ -375,18 +391,6 @@ class RestoreSteps:
             self.compose.start(self.place.service)
             wait_open(self.place, self.docker, self.heart, self.clock)
 
-    def _step_archiving(self) -> dict[str, Any]:
-        """Prove that WAL of the new timeline reaches the repository."""
-        self._ensure_running()
-        try:
-            away = self.backrest.prove_archiving()
-        except WhatsAgentError:
-            # One of two repositories may have been lost with the volume: it begins anew.
-            self.backrest.stanza_create()
-            away = self.backrest.prove_archiving()
-            return {"prepared_a_repository": True, **_told(away)}
-        return _told(away)
-
     def _step_served(self) -> dict[str, Any]:
         """Let the writers in again: the worker replays the message log from the restored position."""
         folder = postgres_receiver.receiver_dir(self.place, self.docker)
@@ -407,24 +411,45 @@ class RestoreSteps:
             self.note("receiver_not_started", {"reason": error.message})
         self.compose.start(*WRITERS)
 
-    def _step_checked(self) -> dict[str, Any]:
-        """Check heaps against indexes, and what was put off, now that the service is back."""
+    def _step_archiving(self) -> dict[str, Any]:
+        """Prove that WAL of the new timeline reaches the repository."""
         self._ensure_running()
-        container = self.docker.require_running(self.place.project, self.place.service)
+        try:
+            away = self.backrest.prove_archiving()
+        except WhatsAgentError:
+            # One of two repositories may have been lost with the volume: it begins anew.
+            self.backrest.stanza_create()
+            away = self.backrest.prove_archiving()
+            return {"prepared_a_repository": True, **_told(away)}
+        return _told(away)
+
+    def _step_checked(self) -> dict[str, Any]:
+        """Check heaps against indexes, and what was put off, now that the service is back; rebuild indexes that do not fit."""
+        self._ensure_running()
         checks, _none = postgres_integrity.run_checks(
             lambda name: connect(self.place, name),
             self.state["database"],
             only=frozenset(self.state.get("put_off", [])),
         )
-        checks.append(postgres_integrity.check_structure(self.docker, container.id))
+        if self.state.get("structure") != "sound":
+            checks += self._structure()
+        self._save(checks=[*self.state.get("checks", []), *(check.as_dict() for check in checks)])
         bad = postgres_integrity.failures(checks)
         if bad:
-            raise WhatsAgentError(
+            raise UnsoundServiceError(
                 f"the restored database serves, and is not sound: {bad}",
                 pt=f"o banco restaurado atende, mas não está íntegro: {bad}",
             )
-        self._save(checks=[*self.state.get("checks", []), *(check.as_dict() for check in checks)])
         return {"checks": [check.as_dict() for check in checks]}
+
+    def _structure(self) -> list[postgres_integrity.Check]:
+        container = self.docker.require_running(self.place.project, self.place.service)
+        found, indexes = postgres_integrity.find_damage(self.docker, container.id)
+        if found.ok or not indexes:
+            return [found]
+        self.note("index_damaged", {"found": found.detail})
+        rebuilt = postgres_integrity.rebuild(lambda name: connect(self.place, name), indexes)
+        return [rebuilt, postgres_integrity.check_structure(self.docker, container.id)]
 
     def _step_backed_up(self) -> dict[str, Any]:
         """Take a full backup: the timeline is new, and the next restore should not have to go through this one."""

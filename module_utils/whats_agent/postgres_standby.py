@@ -37,6 +37,10 @@ class UnsoundBackupError(WhatsAgentError):
     """A backup turned out not to be restorable, or not sound: another one has to be tried."""
 
 
+class UnsoundServiceError(WhatsAgentError):
+    """What was restored serves already and turned out not to be sound: no rerun of its checks mends that."""
+
+
 class UnsoundContentError(UnsoundBackupError):
     """What was restored breaks a promise of its content: the backup's fault only if another one turns out to keep it."""
 

@@ -25,8 +25,8 @@ STEPS = (
     "verified",
     "switched",
     "promoted",
-    "archiving",
     "served",
+    "archiving",
     "checked",
     "backed_up",
 )
@@ -65,10 +65,11 @@ def same_wish(state: Mapping[str, Any], target_time: str | None, undo: str | Non
 def may_be_given_up(state: Mapping[str, Any], volume: str) -> bool:
     """Tell whether something else may be begun in its place, on consent.
 
-    Before its switch nothing of it is in use, and once the writers are back its volume is a database like any other. In
-    between it is neither: archiving on its timeline is not proven, and nobody could tell what a restore from there reaches.
+    Before its switch nothing of it is in use, and once archiving on its timeline is proven its volume is a database like any
+    other. In between it is neither: nobody could tell what a restore from there reaches, and what goes back behind it might take
+    the timeline that no repository has seen.
     """
-    return volume != state["new_volume"] or has_come_to(state, "served")
+    return volume != state["new_volume"] or has_come_to(state, "archiving")
 
 
 def wanted(state: Mapping[str, Any]) -> tuple[str, str]:

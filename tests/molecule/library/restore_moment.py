@@ -93,8 +93,8 @@ STEPS = (
     "verified",
     "switched",
     "promoted",
-    "archiving",
     "served",
+    "archiving",
     "checked",
     "backed_up",
 )

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from ansible.module_utils.whats_agent import env_file
 from ansible.module_utils.whats_agent import postgres_causes as causes
+from ansible.module_utils.whats_agent import postgres_diagnosis as diagnosis
 from ansible.module_utils.whats_agent import postgres_words as words
 from ansible.module_utils.whats_agent.breaker import BreakerState
 from ansible.module_utils.whats_agent.errors import WhatsAgentError
@@ -244,6 +245,39 @@ def test_a_bad_page_of_nobodys_does_not_make_an_abandoned_restore_needed() -> No
 
 
 RESTORE = {"id": "r", "step": "fenced", "old_volume": VOLUME.name, "new_volume": "new"}
+
+
+def test_what_keeps_a_restore_that_serves_from_being_closed_is_mended_first() -> None:
+    held = {**RESTORE, "new_volume": VOLUME.name, "step": "served", "held_up": "archiving", "reason": "read-only"}
+    failing = server(archive_failing=True)
+    assert causes.find(replace(HEALTHY, server=failing, restore=held)).cause == "archive_failing"
+    assert (
+        causes.find(replace(HEALTHY, server=failing, restore={**held, "held_up": None})).cause == "restore_unfinished"
+    )
+    mended = causes.find(replace(HEALTHY, restore=held))
+    assert mended.cause == "restore_unfinished"
+    assert ("held up by", "read-only") in mended.evidence
+    # What the restore starts by itself, or another restore would have to mend, is no reason to leave it.
+    assert causes.find(replace(seen("stopped"), restore=held)).cause == "restore_unfinished"
+
+
+@pytest.mark.parametrize(
+    ("step", "wish", "cause", "refused"),
+    [
+        ("archiving", diagnosis.Wish(undo="RUN-1"), "undo_wanted", False),
+        ("archiving", diagnosis.Wish(), "archive_failing", False),
+        # Its timeline is in no repository yet: what keeps it out is mended first, and the wish told to wait.
+        ("served", diagnosis.Wish(undo="RUN-1"), "archive_failing", True),
+    ],
+)
+def test_a_restore_that_cannot_be_closed_can_be_gone_back_behind_once_it_is_archived(
+    step: str, wish: diagnosis.Wish, cause: str, refused: bool
+) -> None:
+    restore = {**RESTORE, "new_volume": VOLUME.name, "step": step, "held_up": "checked"}
+    looked = replace(HEALTHY, server=server(archive_failing=True), restore=restore)
+    finding = diagnosis.wished(causes.find(looked), looked, wish)
+    assert finding.cause == cause
+    assert (diagnosis.refused_wish(finding, looked, wish) is not None) is refused
 
 
 @pytest.mark.parametrize(

@@ -24,10 +24,14 @@ from ansible.module_utils.whats_agent.files import read_json
 from ansible.module_utils.whats_agent.lock import Idle
 from ansible.module_utils.whats_agent.postgres_backrest import RESTORE_LABEL
 from ansible.module_utils.whats_agent.postgres_host import DATA_DIR, DatabasePlace
-from ansible.module_utils.whats_agent.postgres_plan import RestorePlan
+from ansible.module_utils.whats_agent.postgres_plan import RestorePlan, find_restore
 from ansible.module_utils.whats_agent.postgres_restore import Options, Restore
 from ansible.module_utils.whats_agent.postgres_restore_steps import RestoreSteps
-from ansible.module_utils.whats_agent.postgres_standby import UnsoundBackupError, UnsoundContentError
+from ansible.module_utils.whats_agent.postgres_standby import (
+    UnsoundBackupError,
+    UnsoundContentError,
+    UnsoundServiceError,
+)
 from ansible.module_utils.whats_agent.postgres_unfinished import STEPS
 
 PLAN = RestorePlan(
@@ -454,6 +458,94 @@ def test_a_receiver_that_does_not_start_keeps_no_writer_out(
         restore.run()
     assert parts.calls[-1] == "start worker"
     assert "receiver_not_started" in restore.notes
+
+
+CLOSING = ACTING[ACTING.index("served") + 1 :]
+
+
+def test_the_writers_are_let_in_before_anything_that_may_fail_without_them() -> None:
+    assert CLOSING == ("archiving", "checked", "backed_up")
+
+
+@pytest.mark.parametrize("step", CLOSING)
+@pytest.mark.parametrize("error", [WhatsAgentError("the repository is read-only", pt="só leitura"), OSError(5, "I/O")])
+def test_what_fails_once_it_serves_is_told_and_a_rerun_goes_on_behind_it(
+    place: DatabasePlace, step: str, error: Exception
+) -> None:
+    parts = Parts()
+    with pytest.raises(WhatsAgentError, match=rf"serves, and .* in the step {step}: ") as told:
+        Alive(place, parts, {step: error}, run_id="RUN-1").run()
+    assert f"na etapa {step}" in told.value.details["pt"]
+    # On a timeline that no repository has seen, nothing is gone back behind.
+    assert ("-e undo=RUN-1" in told.value.message) is (step != "archiving")
+    held = state_of(place)
+    assert (held["held_up"], held.get("finished_at")) == (step, None)
+    assert volume_of(place) == held["new_volume"]  # nothing was brought back behind those who write already
+    assert find_restore(place, "RUN-1")["old_volume"] == "old"
+    parts.calls.clear()
+    rerun = Recorded(place, parts)
+    state = rerun.run()
+    assert rerun.did == list(CLOSING[CLOSING.index(step) :])
+    assert "stop worker" not in parts.calls
+    assert state["finished_at"]
+    assert state["held_up"] is None
+
+
+def test_what_serves_and_is_not_sound_ends_the_restore_without_a_backup(place: DatabasePlace) -> None:
+    restore = Alive(place, Parts(), {"checked": UnsoundServiceError("not sound: structure")}, run_id="RUN-1")
+    with pytest.raises(WhatsAgentError, match=r"not sound: structure\. No backup .*-e undo=RUN-1.*target_time") as told:
+        restore.run()
+    assert "nenhum backup" in told.value.details["pt"].lower()
+    assert "backed_up" not in restore.did
+    assert state_of(place)["finished_at"]
+    assert find_restore(place, "RUN-1")["unsound"] == "not sound: structure"
+
+
+@pytest.mark.parametrize(
+    ("wish", "resumed"),
+    [
+        pytest.param({}, True, id="nothing else is asked for"),
+        pytest.param({"undo": "last"}, False, id="back behind it"),
+        pytest.param({"target_time": "2026-01-31T12:00:00Z"}, False, id="an earlier time"),
+    ],
+)
+def test_what_else_the_operator_asks_for_closes_one_that_only_has_to_be_closed(
+    place: DatabasePlace, wish: dict[str, Any], resumed: bool
+) -> None:
+    parts = Parts()
+    with pytest.raises(WhatsAgentError):
+        Recorded(place, parts, {"backed_up": WhatsAgentError("no")}).run()
+    held = state_of(place)
+    rerun = Recorded(place, parts, **wish)
+    state = rerun.run()
+    assert (state["id"] == held["id"]) is resumed
+    assert rerun.did == (["backed_up"] if resumed else list(ACTING))
+    if not resumed:
+        assert find_restore(place, held["id"])["superseded"]
+        assert state["old_volume"] == held["new_volume"]
+
+
+def test_while_archiving_is_not_proven_nothing_else_is_begun(place: DatabasePlace) -> None:
+    parts = Parts()
+    with pytest.raises(WhatsAgentError):
+        Recorded(place, parts, {"archiving": WhatsAgentError("no")}).run()
+    with pytest.raises(WhatsAgentError, match="is not finished, so nothing else is begun"):
+        Recorded(place, parts, undo="last").run()
+
+
+@pytest.mark.parametrize("wish", [{}, {"target_time": "2026-01-31T12:00:00Z"}])
+def test_a_restore_to_a_time_is_closed_by_a_rerun_with_or_without_the_time(
+    place: DatabasePlace, wish: dict[str, Any]
+) -> None:
+    class ToATime(Recorded):
+        def plan(self, volume: str, rejected: tuple[str, ...] = ()) -> RestorePlan:
+            return replace(super().plan(volume, rejected), target_time=self._wanted_time())
+
+    parts = Parts()
+    with pytest.raises(WhatsAgentError):
+        ToATime(place, parts, {"archiving": WhatsAgentError("no")}, target_time="2026-01-31T12:00:00Z").run()
+    assert ToATime(place, parts, **wish).run()["id"] == state_of(place)["id"]
+    assert len(list((place.state_dir / "restores").iterdir())) == 1
 
 
 def test_a_half_filled_volume_that_somebody_removed_is_filled_again(place: DatabasePlace) -> None:

@@ -101,8 +101,8 @@ def test_the_same_command_finishes_it(state: dict[str, Any], wish: Wish, volume:
 )
 @pytest.mark.parametrize(
     ("state", "volume"),
-    [(LATEST, "old"), (TO_NOON, "old"), (UNDO, "old"), ({**TO_NOON, "step": "served"}, "new")],
-    ids=["of a latest", "of a time", "of an undo", "of one that serves"],
+    [(LATEST, "old"), (TO_NOON, "old"), (UNDO, "old"), ({**TO_NOON, "step": "archiving"}, "new")],
+    ids=["of a latest", "of a time", "of an undo", "of one that serves and is archived"],
 )
 def test_another_wish_is_one_of_its_own_which_needs_consent_and_names_what_is_given_up(
     state: dict[str, Any], volume: str, wish: Wish, cause: str
@@ -114,8 +114,8 @@ def test_another_wish_is_one_of_its_own_which_needs_consent_and_names_what_is_gi
 
 
 @pytest.mark.parametrize("wish", [Wish(target_time=ONE), Wish(undo="r0")], ids=["time", "undo"])
-@pytest.mark.parametrize("step", ["switched", "promoted", "archiving"])
-def test_while_it_has_switched_and_does_not_serve_another_wish_has_to_wait(step: str, wish: Wish) -> None:
+@pytest.mark.parametrize("step", ["switched", "promoted", "served"])
+def test_while_it_has_switched_and_is_not_archived_another_wish_has_to_wait(step: str, wish: Wish) -> None:
     observed = seen({**TO_NOON, "step": step}, "new")
     finding = wished(UNFINISHED, observed, wish)
     assert finding == UNFINISHED
