@@ -170,7 +170,8 @@ class Restore(RestoreSteps):
                 f"{error.message}. No backup was taken of it, and the restore is closed. Choose: behind it ({back}), an earlier "
                 "time (-e target_time=…), or leave it and save the tables concerned (pg_dump)",
                 pt=f"{error.details.get('pt') or error.message}. Nenhum backup dele foi feito, e a restauração está encerrada. "
-                f"Escolha: antes dela ({back}), um momento anterior (-e target_time=…), ou deixe como está e salve as tabelas em questão (pg_dump)",
+                f"Escolha: antes dela ({back}), um momento anterior (-e target_time=…), ou deixe como está e salve as tabelas em "
+                "questão (pg_dump)",
                 **{name: value for name, value in error.details.items() if name != "pt"},
             )
         step = STEPS[min(STEPS.index(self.state["step"]) + 1, len(STEPS) - 1)]
