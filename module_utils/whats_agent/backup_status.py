@@ -142,7 +142,12 @@ def of_the_repository(repository: Repository, lag: float | None, keep_full: int,
 def of_the_archive(place: ArchivePlace) -> dict[str, Any]:
     """Return what is told of the archive of the rest, each by its repository: the newest proven snapshot or the problem."""
     told: dict[str, Any] = {"last_archive_at": None, "archive_problems": {}}
-    for name, store in zip(("first", "second"), place.stores(), strict=False):
+    try:
+        stores = place.stores()
+    except WhatsAgentError as error:
+        stores = [place.first()]
+        told["archive_problems"]["second"] = error.message
+    for name, store in zip(("first", "second"), stores, strict=False):
         try:
             require(store)
             proven = [s for s in snapshots(store, stack_archive.TAG) if s.proven]
@@ -196,8 +201,7 @@ def _write(
     clock: Clock,
 ) -> dict[str, Any]:
     path = path_of(backrest.place.stack_dir)
-    before = read_json(path)
-    failures = dict(before.get("failed") or {}) if isinstance(before, dict) else {}
+    failures = _failures(path)
     if done:
         failures.pop(done, None)
     if failed:
@@ -219,6 +223,15 @@ def _write(
     ensure_directory(path.parent, mode=0o755)
     write_json(path, told, mode=0o644)
     return told
+
+
+def _failures(path: Path) -> dict[str, Any]:
+    """Return the failures told so far. A broken file has none: were it an error, no alert would ever be told anything again."""
+    with contextlib.suppress(WhatsAgentError):
+        before = read_json(path)
+        if isinstance(before, dict) and isinstance(before.get("failed"), dict):
+            return dict(before["failed"])
+    return {}
 
 
 def lag_of(backrest: Backrest, clock: Clock) -> float | None:

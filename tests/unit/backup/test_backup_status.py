@@ -180,6 +180,21 @@ def test_a_failure_is_told_until_the_same_kind_of_work_succeeds(backrest: Backre
     assert write(backrest, done="incr")["failed"] == {}
 
 
+@pytest.mark.parametrize("content", ["", '{"failed": {"incr"', "[]", '{"failed": ["incr"]}', '{"failed": null}'])
+def test_a_broken_file_is_written_anew_and_keeps_nothing_from_being_told(backrest: Backrest, content: str) -> None:
+    path = backrest.place.stack_dir / "logs/status/backup.json"
+    path.parent.mkdir()
+    path.write_text(content)
+    assert list(write(backrest, failed=("full", "the disk is full"))["failed"]) == ["full"]
+
+
+def test_a_second_archive_that_nobody_can_read_of_is_a_problem_and_no_failure_to_tell(backrest: Backrest) -> None:
+    secrets = backrest.place.state_dir / "secrets"
+    secrets.mkdir()
+    (secrets / "backup_archive_second.json").write_text('{"repository"')
+    assert "is not valid JSON" in write(backrest)["archive_problems"]["second"]
+
+
 def test_a_repository_that_does_not_even_answer_is_a_problem_and_no_failure_to_tell(backrest: Backrest) -> None:
     backrest.answer = WhatsAgentError("cannot read the backup repository: no space left")
     assert "no space left" in write(backrest)["repository_problems"]["1"]
