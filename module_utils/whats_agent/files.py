@@ -6,10 +6,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
 from .errors import Json, WhatsAgentError
+
+ESCROW_PREFIX = "escrow-"  # of folders in which escrowed secrets lie while they are tried
 
 
 def sync_directory(path: Path) -> None:
@@ -31,6 +34,12 @@ def ensure_directory(path: Path, mode: int = 0o700) -> bool:
         raise WhatsAgentError(f"cannot create the directory {path}: {error.strerror}", path=str(path)) from error
     sync_directory(path.parent)
     return True
+
+
+def sweep_scratch(scratch: Path, prefix: str = ESCROW_PREFIX) -> None:
+    """Remove the folders that killed runs left: with secrets in them that were to lie there for a moment."""
+    for left in scratch.glob(f"{prefix}*"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def write_atomic(

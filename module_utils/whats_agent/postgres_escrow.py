@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from . import pgbackrest
 from .errors import WhatsAgentError
-from .files import write_atomic
+from .files import ESCROW_PREFIX, sweep_scratch, write_atomic
 from .postgres_backrest import failed
 from .postgres_host import GID, UID, one_shot_options, repository_mounts
 
@@ -25,7 +25,8 @@ def check(backrest: Backrest, content: str) -> None:
     """Open every repository with an escrowed `secrets.conf`; fail saying why it does not open."""
     if "cipher-pass=" not in content:
         raise WhatsAgentError("the escrowed file is no secrets.conf: it has no line repo1-cipher-pass=…")
-    folder = backrest.place.state_dir / "scratch" / f"escrow-{secrets.token_hex(4)}"
+    sweep_scratch(backrest.place.state_dir / "scratch")
+    folder = backrest.place.state_dir / "scratch" / f"{ESCROW_PREFIX}{secrets.token_hex(4)}"
     try:
         (folder / "conf.d").mkdir(parents=True, mode=0o700)
         for path in (folder, folder / "conf.d"):

@@ -96,7 +96,7 @@ class Store:
         return self._argv("tag", f"--add={tag}", snapshot)
 
     def forget(self, tag: str, keep: Sequence[str] = KEEP) -> list[str]:
-        """Return the command that removes what retention no longer keeps of the snapshots with a tag."""
+        """Return the command that removes what retention no longer keeps of the snapshots with a tag (`A,B`: with both)."""
         return self._argv("forget", "--prune", f"--tag={tag}", "--group-by=host", *keep)
 
     def forget_one(self, snapshot: str) -> list[str]:

@@ -18,7 +18,7 @@ from . import archive_images, archive_log, archive_manifest, env_file, restic
 from .archive_place import ArchivePlace, is_ready, make_ready, require, run, snapshots
 from .clock import SYSTEM_CLOCK, Clock
 from .errors import WhatsAgentError
-from .files import ensure_directory, read_json, write_atomic, write_json
+from .files import ESCROW_PREFIX, ensure_directory, read_json, sweep_scratch, write_atomic, write_json
 from .postgres_host import free_bytes
 from .restic import Store
 
@@ -96,7 +96,7 @@ def archive(
     steps = [f"archived the stack as snapshot {snapshot[:8]} and proved it"]
     tell("images")
     steps += archive_images.archive(store, docker, release, heart)
-    run(store.forget(TAG), "cannot drop old snapshots", store=store)
+    drop_old(store, "cannot drop old snapshots")
     second = place.second()
     if second is not None:
         tell("copy")
@@ -171,13 +171,25 @@ def prove(
         )
 
 
+def drop_old(store: Store, what: str) -> None:
+    """Apply retention to what is proven, and drop what killed runs left unproven, once there is something proven after it.
+
+    Retention keeps the last of an hour, a day and a week: an unproven one among them would take the place of a proven one.
+    """
+    found = snapshots(store, TAG)
+    proven = [snapshot.moment for snapshot in found if snapshot.proven]
+    for left in [s for s in found if not s.proven and proven and s.moment < max(proven)]:
+        run(store.forget_one(left.id), what, store=store)
+    run(store.forget(f"{TAG},{restic.PROVEN_TAG}"), what, store=store)
+
+
 def copy(store: Store, second: Store, snapshot: str) -> str:
     """Copy what the second archive lacks, apply retention there too, and read the newest manifest back from there."""
     require(second)
     run(second.unlock(), "cannot remove the locks that killed runs left", store=second)
     # Access keys of the second; the first needs none.
     run(second.copy_from(store), f"cannot copy the archive to {second.repository}", store=second)
-    run(second.forget(TAG), "cannot drop old snapshots of the second archive", store=second)
+    drop_old(second, "cannot drop old snapshots of the second archive")
     for old in archive_images.superfluous(snapshots(second, archive_images.TAG)):
         run(second.forget_one(old.id), "cannot drop old images of the second archive", store=second)
     here = run(store.dump(snapshot, f"/{archive_manifest.NAME}"), "cannot read the archive back", store=store)
@@ -242,7 +254,8 @@ def extract(store: Store, wanted: str, target: Path, include: Sequence[str]) -> 
 
 def check_escrow(place: ArchivePlace, content: str) -> None:
     """Open every archive with an escrowed password; fail saying which one it does not open."""
-    folder = place.scratch / f"escrow-{secrets.token_hex(4)}"
+    sweep_scratch(place.scratch)
+    folder = place.scratch / f"{ESCROW_PREFIX}{secrets.token_hex(4)}"
     ensure_directory(folder)
     try:
         path = folder / "password"

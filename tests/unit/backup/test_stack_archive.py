@@ -233,6 +233,31 @@ def test_a_snapshot_is_proven_only_by_the_same_bytes_and_the_same_records(
         again(archive_log.read_export)
 
 
+def test_an_unproven_snapshot_takes_no_proven_one_s_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[list[str]] = []
+    found = [snapshot(1, "state", "proven"), snapshot(2, "state"), snapshot(3, "state", "proven"), snapshot(4, "state")]
+    monkeypatch.setattr(stack_archive, "snapshots", lambda *_: found)
+    monkeypatch.setattr(stack_archive, "run", lambda argv, *_, **__: ran.append(argv))
+    store = Store("/r", Path("/p"))
+    stack_archive.drop_old(store, "cannot")
+    assert ran == [store.forget_one("00000002"), store.forget("state,proven")]
+    ran.clear()
+    found[:] = [snapshot(1, "state"), snapshot(2, "state")]
+    stack_archive.drop_old(store, "cannot")
+    assert ran == [store.forget("state,proven")], "nothing unproven goes while nothing is proven"
+
+
+def test_a_killed_escrow_check_s_secrets_are_swept_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = tmp_path / "scratch/escrow-0badcafe"
+    left.mkdir(parents=True)
+    (left / "password").write_text("s3cret")
+    beside = tmp_path / "scratch/archive"
+    beside.mkdir()
+    monkeypatch.setattr(stack_archive, "run", lambda *_, **__: "")
+    stack_archive.check_escrow(ArchivePlace(tmp_path, tmp_path), "s3cret")
+    assert list((tmp_path / "scratch").iterdir()) == [beside]
+
+
 # Images and places ----------------------------------------------------------------------------------------------------
 
 
