@@ -30,9 +30,19 @@ options:
     type: str
     default: whats_agent
   page_budget:
-    description: How many seconds the pages on disk may be read for. 0 reads none.
+    description:
+      - How many seconds the pages on disk may be read for. 0 reads none.
+      - Where that is not enough for all, the catalog is read and another part of the rest each time; the healthy evidence says how
+        much. Where the server itself has met a bad page within a day, and since its start, all are read.
     type: float
     default: 2
+  structure:
+    description: Whether to compare tables and indexes by C(pg_amcheck), which reads the whole database.
+    type: bool
+    default: false
+  run_id:
+    description: The run whose lease is kept alive meanwhile.
+    type: str
   target_time:
     description: A point in time that the operator asks for, with its offset. The cause is then V(wrong_data).
     type: str
@@ -128,6 +138,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.whats_agent.compose import ComposeProject
 from ansible.module_utils.whats_agent.docker_host import DockerHost
 from ansible.module_utils.whats_agent.errors import WhatsAgentError
+from ansible.module_utils.whats_agent.lock import heartbeat
 from ansible.module_utils.whats_agent.postgres_backrest import Backrest
 from ansible.module_utils.whats_agent.postgres_backup import standing
 from ansible.module_utils.whats_agent.postgres_causes import limits_of
@@ -135,6 +146,7 @@ from ansible.module_utils.whats_agent.postgres_diagnosis import Wish, diagnose
 from ansible.module_utils.whats_agent.postgres_host import DatabasePlace
 
 ENGINE_TIMEOUT_S = 90
+STRUCTURE_TIMEOUT_S = 6 * 3600 + 60  # the engine says nothing until pg_amcheck has something to say
 
 
 def main() -> None:
@@ -145,6 +157,8 @@ def main() -> None:
             "state_dir": {"type": "path", "default": "/var/lib/whats_agent"},
             "project": {"type": "str", "default": "whats_agent"},
             "page_budget": {"type": "float", "default": 2},
+            "structure": {"type": "bool", "default": False},
+            "run_id": {"type": "str"},
             "target_time": {"type": "str"},
             "undo": {"type": "str"},
             "remove_volume": {"type": "str"},
@@ -161,19 +175,23 @@ def main() -> None:
     )
     parameters = module.params
     place = DatabasePlace(Path(parameters["stack_dir"]), Path(parameters["state_dir"]), parameters["project"])
-    backrest = Backrest(place, DockerHost(timeout=ENGINE_TIMEOUT_S), ComposeProject(place.stack_dir, place.project))
+    engine_timeout_s = STRUCTURE_TIMEOUT_S if parameters["structure"] else ENGINE_TIMEOUT_S
+    backrest = Backrest(place, DockerHost(timeout=engine_timeout_s), ComposeProject(place.stack_dir, place.project))
     wish = Wish(
         target_time=parameters["target_time"] or None,
         undo=parameters["undo"] or None,
         remove_volume=parameters["remove_volume"],
         reserve=parameters["reserve_mb"] * 1024 * 1024,
         page_budget_s=parameters["page_budget"],
+        structure=parameters["structure"],
         wait_s=parameters["wait"],
         plan=parameters["plan"],
         limits=limits_of(parameters),
     )
     try:
-        diagnosis, observed = diagnose(backrest, wish)
+        # A dry run holds no lease.
+        with heartbeat(None if module.check_mode else parameters["run_id"], place.state_dir):
+            diagnosis, observed = diagnose(backrest, wish)
         more = {"repository": standing(backrest.info())} if parameters["repository"] else {}
     except WhatsAgentError as error:
         module.fail_json(msg=error.message, **error.details)

@@ -8,7 +8,7 @@ others. What each is called stands in `postgres_words`.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from .postgres_host import MAJOR_VERSION
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from .postgres_observe import LogSign, Observed
 
+ALL_PAGES = "-e database_page_budget=3600"
 CRASH_RESTARTS = 3
 # Free bytes below which nothing starts, and what lies on its own file system fails.
 FULL_BYTES = 32 * 1024 * 1024
@@ -83,12 +84,14 @@ _REJECTED = re.compile(
 class Finding:
     """A cause and what shows it: `evidence` is a list of (what, value).
 
-    `first_pt` is the first value in Portuguese, where that is a sentence and not a name or a number.
+    `first_pt` is the first value in Portuguese, where that is a sentence and not a name or a number. `read` is how much was read
+    of the pages, where not all were.
     """
 
     cause: str
     evidence: tuple[tuple[str, str], ...] = field(default=())
     first_pt: str | None = None
+    read: str = ""
 
     @property
     def healthy(self) -> bool:
@@ -99,6 +102,9 @@ class Finding:
     def summary(self) -> dict[str, str]:
         """Return the cause in words, English and Portuguese."""
         english, portuguese = SUMMARIES[self.cause]
+        if self.healthy and self.read:
+            amount = self.read.replace(" of ", " de ").replace(".", ",")
+            return {"en": f"{english}: {self.read} were read", "pt": f"{portuguese}: foram lidos {amount}"}
         if not self.evidence or self.healthy:
             return {"en": english, "pt": portuguese}
         first = self.evidence[0][1]
@@ -115,7 +121,9 @@ def find(seen: Observed, limits: Limits = DEFAULT_LIMITS) -> Finding:
     restore = _restore(seen, found, limits)
     if restore is not None:
         return restore
-    return found or _server(seen, limits) or _finding(HEALTHY, *_health_evidence(seen))
+    return (
+        found or _server(seen, limits) or replace(_finding(HEALTHY, *_health_evidence(seen)), read=_partly_read(seen))
+    )
 
 
 def _finding(cause: str, *evidence: tuple[str, Any]) -> Finding:
@@ -269,6 +277,11 @@ def _damage(seen: Observed) -> Finding | None:
         found = [what for kind in kinds for what in by_kind.get(kind, [])]
         if found:
             return _finding(cause, *(("damaged", what) for what in found[:10]), *counted)
+    wrong = [("catalog" if w["catalog"] and w["kind"] == "table" else w["kind"], w["what"]) for w in seen.wrong]
+    for kind, cause in (("catalog", "catalog_corrupt"), ("table", "page_corrupt"), ("index", "index_corrupt")):
+        found = [what for of_kind, what in wrong if of_kind == kind]
+        if found:
+            return _finding(cause, *(("structure", what) for what in found[:10]), *counted)
     complaints = [error for error in seen.errors if _DAMAGE.search(error)]
     if complaints:
         return _finding("catalog_corrupt", *(("query", error) for error in complaints), *counted)
@@ -364,16 +377,33 @@ def _describe_blocker(blocker: dict[str, Any]) -> str:
     return f"pid {blocker['pid']} ({who}), idle {blocker['idle_s']:.0f} s, blocks {blocker['blocked']}"
 
 
+def _partly_read(seen: Observed) -> str:
+    """Return how much of the database was read, as `1.8 of 12.0 GB`; nothing where all was, or none."""
+    pages = seen.pages or {}
+    if not pages or pages["complete"]:
+        return ""
+    unit, name = (1e9, "GB") if pages["total"] >= 1e9 else (1e6, "MB")
+    return f"{pages['scanned'] / unit:.1f} of {pages['total'] / unit:.1f} {name}"
+
+
+def _pages_read(seen: Observed) -> str:
+    if not seen.pages:
+        return "none"
+    partly = _partly_read(seen)
+    return f"{partly}, another part each time; all: {ALL_PAGES}" if partly else f"all {seen.pages['total']} bytes"
+
+
 def _health_evidence(seen: Observed) -> list[tuple[str, Any]]:
     server = seen.server
     if server is None:
         return []
-    pages = seen.pages or {}
     ownerless = [("bad page of a file that is nobody's", page["what"]) for page in seen.bad_pages[:3]]
     return [
         ("uptime", f"{server.uptime:.0f} s"),
         ("connections", f"{server.connections} of {server.max_connections}"),
-        ("pages read on disk", f"{pages.get('scanned', 0)} of {pages.get('total', 0)} bytes"),
+        ("pages read on disk", _pages_read(seen)),
+        *([("checksum failures", server.checksum_failures)] if server.checksum_failures else []),
+        *([("structure", seen.structure)] if seen.structure else []),
         ("segments waiting for the archive", server.archive_ready),
         *ownerless,
     ]

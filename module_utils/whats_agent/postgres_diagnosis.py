@@ -43,6 +43,7 @@ class Wish:
     remove_volume: str | None = None
     reserve: int = RESERVE_BYTES
     page_budget_s: float = PAGE_BUDGET_S
+    structure: bool = False
     wait_s: float = 0
     plan: bool = True
     limits: Limits = DEFAULT_LIMITS
@@ -53,7 +54,7 @@ def diagnose(backrest: Backrest, wish: Wish, clock: Clock = SYSTEM_CLOCK) -> tup
     deadline = clock.boottime() + wish.wait_s
     while True:
         began = clock.boottime()
-        seen = observe(backrest.place, backrest.docker, page_budget_s=wish.page_budget_s)
+        seen = observe(backrest.place, backrest.docker, page_budget_s=wish.page_budget_s, structure=wish.structure)
         finding = find(seen, wish.limits)
         if finding.cause not in PASSING or clock.boottime() >= deadline:
             break
@@ -240,6 +241,7 @@ def assemble(
             "restore_waits": bool(seen.restore and seen.restore.get("held_up")),
             "container_status": container.get("status"),
             "bad_pages": list(seen.bad_pages),
+            "wrong_indexes": [wrong["name"] for wrong in seen.wrong if wrong["kind"] == "index"],
             "blockers": list(seen.server.blockers) if seen.server else [],
             "slots": list(seen.server.slots) if seen.server else [],
         },

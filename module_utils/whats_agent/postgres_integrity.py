@@ -219,12 +219,62 @@ def run_checks(
     return checks, later
 
 
-def amcheck_argv(*, jobs: int = 2, tables: tuple[str, ...] = ()) -> list[str]:
-    """Return the command that checks heaps and indexes against each other in every database that has amcheck."""
+def amcheck_argv(*, jobs: int = 2, tables: tuple[str, ...] = (), database: str = "") -> list[str]:
+    """Return the command that checks heaps and indexes against each other: in a database, or in every one that has amcheck."""
     argv = ["pg_amcheck", "--no-strict-names", "--heapallindexed", f"--jobs={jobs}"]
     if tables:
         return [*argv, *(f"--table={table}" for table in tables)]
-    return [*argv, "--all"]
+    return [*argv, f"--database={database}"] if database else [*argv, "--all"]
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """What pg_amcheck found wrong: a table or an index, with its schema; `catalog` tells whether it is the system's."""
+
+    kind: str
+    name: str
+    detail: str
+
+    @property
+    def catalog(self) -> bool:
+        """Whether it belongs to the system catalog."""
+        return self.name.startswith("pg_catalog.")
+
+    def describe(self) -> str:
+        """Return it in words."""
+        return f"{self.kind} {self.name}: {self.detail}"
+
+
+_WRONG = re.compile(r'(?P<kind>btree index|heap table) "(?P<name>[^"]+)"(?:, (?P<where>block [^:]*))?:')
+
+
+def read_amcheck(output: str, database: str) -> tuple[Wrong, ...]:
+    """Read what pg_amcheck says of a database: a line that names a table or an index, and indented below it why. Pure.
+
+    Of each the first complaint is kept.
+    """
+    found: dict[tuple[str, str], Wrong] = {}
+    current: tuple[str, str, str] | None = None
+    for line in output.splitlines():
+        head = _WRONG.fullmatch(line.rstrip())
+        if head is not None:
+            name = head["name"].removeprefix(f"{database}.")
+            current = ("index" if head["kind"] == "btree index" else "table", name, head["where"] or "")
+        elif current is not None and line.startswith(" ") and line.strip():
+            kind, name, where = current
+            detail = ", ".join(part for part in (where, line.strip()) if part)
+            found.setdefault((kind, name), Wrong(kind, name, detail[:300]))
+    return tuple(found.values())
+
+
+def find_wrong(docker: DockerHost, container: str, database: str, *, timeout_s: float = 6 * 3600) -> tuple[Wrong, ...]:
+    """Run pg_amcheck over one database in the server's container; that it could not look is an error."""
+    result = docker.execute(container, amcheck_argv(database=database), timeout=timeout_s)
+    found = read_amcheck(result.stdout, database)
+    if result.exit_code != 0 and not found:
+        words = " ".join((result.stderr or result.stdout).split())[:300]
+        raise WhatsAgentError(f"pg_amcheck ended with {result.exit_code}: {words}", rc=result.exit_code)
+    return found
 
 
 def check_structure(docker: DockerHost, container: str, *, timeout_s: float = 6 * 3600) -> Check:

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import env_file, postgres_pages, postgres_repository
+from . import env_file, postgres_integrity, postgres_pages, postgres_repository
 from .errors import WhatsAgentError
 from .files import read_json
 from .postgres_host import (
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .docker_host import ContainerState, DockerHost
 
 PAGE_BUDGET_S = 2.0
+WHOLE_BUDGET_S = 3600.0  # for a look at all pages
 LOG_LINES = 300
 CRASH_UPTIME_S = 60  # a container that was restarted and is younger than this has not proven that it stays
 _TIMESTAMP = re.compile(r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+) UTC ")
@@ -102,7 +103,10 @@ class LogSign:
 
 @dataclass(frozen=True)
 class Observed:
-    """Everything one look saw; None where a part could not be looked at, with the reason in `errors`."""
+    """Everything one look saw; None where a part could not be looked at, with the reason in `errors`.
+
+    `structure` says how the comparison of tables and indexes went, where it was asked for, and `wrong` what it found.
+    """
 
     database: str
     engine_error: str | None = None
@@ -124,6 +128,8 @@ class Observed:
     repository_lacks: tuple[str, ...] = ()
     pages: dict[str, Any] | None = None
     bad_pages: tuple[dict[str, Any], ...] = ()
+    structure: str = ""
+    wrong: tuple[dict[str, Any], ...] = ()
     restore: dict[str, Any] | None = None
     errors: tuple[str, ...] = field(default=())
 
@@ -199,8 +205,10 @@ def unfinished_restore(place: DatabasePlace) -> dict[str, Any] | None:
     return None
 
 
-def observe(place: DatabasePlace, docker: DockerHost, *, page_budget_s: float = PAGE_BUDGET_S) -> Observed:
-    """Look at everything, quickest first, as far as it can be looked at."""
+def observe(
+    place: DatabasePlace, docker: DockerHost, *, page_budget_s: float = PAGE_BUDGET_S, structure: bool = False
+) -> Observed:
+    """Look at everything, quickest first, as far as it can be looked at; at the structure only where that is asked for."""
     try:
         env = env_file.read_env(place.env_path)
         env_file.require(env, ENV_NAMES, str(place.env_path))
@@ -236,7 +244,24 @@ def observe(place: DatabasePlace, docker: DockerHost, *, page_budget_s: float = 
     if inside.get("connection_error"):
         found = stopped(processes_of(docker.main_process(container.id)))
         inside["stopped_processes"] = tuple(process.describe() for process in found)
+    elif structure and not inside.get("bad_pages"):
+        inside |= _structure(docker, container.id, name)
     return Observed(**seen, **inside)
+
+
+def _structure(docker: DockerHost, container: str, name: str) -> dict[str, Any]:
+    """Compare tables and indexes, on pages that are sound as far as they were read."""
+    try:
+        found = postgres_integrity.find_wrong(docker, container, name)
+    except WhatsAgentError as error:
+        return {"structure": f"could not be checked: {error.message}"}
+    wrong = tuple({**asdict(one), "catalog": one.catalog, "what": one.describe()} for one in found)
+    return {"structure": f"pg_amcheck found {len(found) or 'nothing'} wrong", "wrong": wrong}
+
+
+def page_budget(asked_s: float, server: ServerFacts) -> float:
+    """Return for how long pages may be read: all of them once the server itself has met a bad one, whatever became of that."""
+    return max(asked_s, WHOLE_BUDGET_S) if asked_s > 0 and server.checksums_failed_lately else asked_s
 
 
 def wrong_address(place: DatabasePlace, env: dict[str, str]) -> tuple[str, ...]:
@@ -300,7 +325,8 @@ def _inside(
             if name not in server.databases:
                 seen["agent_databases"] = _agent_databases(place, server.databases)
             elif page_budget_s > 0:
-                found, problems = _pages(place, admin, name, _suspects(signs), page_budget_s)
+                budget_s = page_budget(page_budget_s, server)
+                found, problems = _pages(place, admin, name, _suspects(signs), budget_s)
                 seen["server"] = replace(server, invalid_indexes=found.pop("invalid_indexes", ()))
                 seen.update(found)
                 errors += problems

@@ -4,16 +4,22 @@
 A cached page hides what happened to its copy on disk, and `pg_checksums` needs a stopped server. The extension
 `pageinspect` computes the same checksum in C over what `pg_read_binary_file` reads: about 0.9 GB per second. A page
 that is being written at that moment may look torn, so what looks bad is read again before it is believed.
+
+What is too large for the budget is read in turns: the catalog always, of the rest a part that begins elsewhere each time.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from itertools import islice
+from typing import TYPE_CHECKING, Any
 
 from .clock import SYSTEM_CLOCK, Clock
 from .errors import WhatsAgentError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
 PAGE_BYTES = 8192
 SEGMENT_PAGES = 131072  # a relation's file is cut at 1 GB
@@ -21,10 +27,13 @@ CHUNK_BYTES = 1 << 20
 RECHECKS = 3
 RECHECK_PAUSE_S = 0.15
 MAX_REPORTED = 50
+FIRST_OWN_NODE = 16384  # files with a lower number were made with the cluster: they are the catalog's
+SUSPECT, CATALOG, REST = range(3)
 
 _FILE = re.compile(r"(?P<node>\d+)(?:_(?P<fork>fsm|vm|init))?(?:\.(?P<segment>\d+))?")
 
-# Page 8–9 hold the stored checksum; an all-zero page is new and has none.
+# Page 8–9 hold the stored checksum; an all-zero page is new and has none. Of a page that is new by its header only,
+# `page_checksum` says null, and PostgreSQL refuses it.
 _BAD_PAGES = """
 select page.block
 from (
@@ -34,7 +43,7 @@ from (
   offset 0
 ) page
 where (page_checksum(page.content, page.block::bigint)::int & 65535)
-      <> get_byte(page.content, 8) + 256 * get_byte(page.content, 9)
+      is distinct from get_byte(page.content, 8) + 256 * get_byte(page.content, 9)
   and page.content <> decode(repeat('00', 8192), 'hex')
 """
 
@@ -123,10 +132,33 @@ def owner_key(path: str) -> tuple[bool, int]:
     return path.startswith("global/"), file_parts(path)[0]
 
 
-def scan_order(files: list[tuple[str, int]], rank: dict[tuple[bool, int], int]) -> list[tuple[str, int]]:
-    """Order files for a scan that may be cut short: by the rank of their relation (lower first), then by size."""
-    last = max(rank.values(), default=0) + 1
-    return sorted(files, key=lambda f: (rank.get(owner_key(f[0]), last), f[1]))
+def rank_of(path: str, relations: dict[tuple[bool, int], Relation], suspects: frozenset[tuple[bool, int]]) -> int:
+    """Return when a file's turn is: what the log complains of, then the catalog, then the rest."""
+    key = owner_key(path)
+    if key in suspects:
+        return SUSPECT
+    relation = relations.get(key)
+    catalog = relation.catalog if relation is not None else key[0] or key[1] < FIRST_OWN_NODE
+    return CATALOG if catalog else REST
+
+
+def pieces(ranked: list[tuple[int, str, int]], turn: float) -> Iterator[tuple[str, int, int]]:
+    """Yield (path, offset, size) of all chunks of files given as (rank, path, size), in the order to read them in.
+
+    The rest, which may be more than a scan gets through, is a ring that is entered at `turn`, from 0 to below 1.
+    """
+    first = sorted((rank, size, path) for rank, path, size in ranked if rank != REST)
+    yield from _chunks((path, size) for _rank, size, path in first)
+    rest = sorted((path, size) for rank, path, size in ranked if rank == REST)
+    begin = int(turn * sum(-(-size // CHUNK_BYTES) for _path, size in rest))
+    yield from islice(_chunks(rest), begin, None)
+    yield from islice(_chunks(rest), begin)
+
+
+def _chunks(files: Iterable[tuple[str, int]]) -> Iterator[tuple[str, int, int]]:
+    for path, size in files:
+        for offset in range(0, size, CHUNK_BYTES):
+            yield path, offset, min(CHUNK_BYTES, size - offset)
 
 
 def scan(
@@ -142,25 +174,24 @@ def scan(
 
     `admin` is a superuser's connection to a database that has `pageinspect`; `relations` is what `relations_of` says of
     the database itself (nothing, where its catalog is too damaged to ask). `suspects` are file paths named by the
-    server's log, read first.
+    server's log, read first. Where a look begins in the rest is the fraction of the second at that moment: a look has no
+    memory, and no two looks need begin at the same place.
     """
-    rank = {key: 2 if relation.catalog else 1 for key, relation in relations.items()}
-    rank.update({owner_key(path): 0 for path in suspects})
+    suspected = frozenset(owner_key(path) for path in suspects)
     found = admin.execute(_FILES, {"folder": f"base/{database_oid}"}).fetchall()
     files = [(str(path), int(size)) for path, size in found]
     total = sum(size for _path, size in files)
     deadline = clock.boottime() + budget_s
     scanned = 0
     suspicious: list[tuple[str, int, int]] = []  # (path, block, offset in the file)
-    for path, size in scan_order(files, rank):
-        segment = file_parts(path)[2]
-        for offset in range(0, size, CHUNK_BYTES):
-            if clock.boottime() > deadline:
-                break
-            first = segment * SEGMENT_PAGES + offset // PAGE_BYTES
-            for (block,) in _bad_pages(admin, path, offset, CHUNK_BYTES, first):
-                suspicious.append((path, int(block), (int(block) - segment * SEGMENT_PAGES) * PAGE_BYTES))
-            scanned += min(CHUNK_BYTES, size - offset)
+    ranked = [(rank_of(path, relations, suspected), path, size) for path, size in files]
+    for path, offset, size in pieces(ranked, clock.wall() % 1):
+        if clock.boottime() > deadline:
+            break
+        start = file_parts(path)[2] * SEGMENT_PAGES
+        for (block,) in _bad_pages(admin, path, offset, CHUNK_BYTES, start + offset // PAGE_BYTES):
+            suspicious.append((path, int(block), (int(block) - start) * PAGE_BYTES))
+        scanned += size
     for _attempt in range(RECHECKS if suspicious else 0):
         clock.sleep(RECHECK_PAUSE_S)
         suspicious = [s for s in suspicious if _bad_pages(admin, s[0], s[2], PAGE_BYTES, s[1])]
@@ -169,6 +200,16 @@ def scan(
         for path, block, _offset in suspicious[:MAX_REPORTED]
     )
     return PageScan(bad, scanned, total)
+
+
+def still_bad(admin: Any, pages: tuple[BadPage, ...]) -> tuple[BadPage, ...]:
+    """Return which of these pages are still bad on disk; one whose file is gone or shorter is not."""
+    lasting = []
+    for page in pages:
+        offset = (page.block - file_parts(page.path)[2] * SEGMENT_PAGES) * PAGE_BYTES
+        if _bad_pages(admin, page.path, offset, PAGE_BYTES, page.block):
+            lasting.append(page)
+    return tuple(lasting)
 
 
 def _bad_pages(admin: Any, path: str, offset: int, size: int, first: int) -> list[tuple[int]]:

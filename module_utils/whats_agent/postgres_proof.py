@@ -10,7 +10,7 @@ import contextlib
 import os
 import secrets
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 SCRATCH_LABEL = "whats_agent.scratch"
 OPEN_DEADLINE_S = 900.0
 _MEMORY = "1g"
+LOOK_AT_STRUCTURE = "playbooks/recover_db.yml -e database_check_structure=true"
 DAMAGE = frozenset(["pages", "structure"])  # the checks that tell of a backup itself
 IDLE_WAL_BYTES = 512  # a page header and a snapshot of running transactions: no commit
 
@@ -221,7 +222,7 @@ def prove(
             position, age = replayed(server, newest, progress("replay"), heart, clock)
             opened = clock.boottime()
             checks, _none = postgres_integrity.run_checks(server.connect, dbname)
-            checks.append(postgres_integrity.check_structure(docker, server.container))
+            checks.append(advised(postgres_integrity.check_structure(docker, server.container)))
             whole = reached(position, None, newest)
             checks.append(
                 postgres_integrity.Check("replay", whole, f"to {pgbackrest.lsn_text(position)}, archive to {newest}")
@@ -250,6 +251,13 @@ def prove(
         rto_s=round(ended - began, 2),
         rpo_s=None if age is None else round(age, 1),
     )
+
+
+def advised(check: postgres_integrity.Check) -> postgres_integrity.Check:
+    """Add to a structure that does not hold what to do: the database that was backed up is wrong likewise. Pure."""
+    if check.ok:
+        return check
+    return replace(check, detail=f"{check.detail}; to name and mend it: {LOOK_AT_STRUCTURE}")
 
 
 def verdict(checks: list[postgres_integrity.Check]) -> str | None:

@@ -33,6 +33,7 @@ class ServerFacts:
     waiting_commits: int = 0
     receiver_bypassed: bool = False
     follows_another: bool = False
+    checksums_failed_lately: bool = False
 
 
 _SERVER = """
@@ -56,7 +57,9 @@ select pg_is_in_recovery(),
      and sourcefile like '%%/postgresql.auto.conf'),
   (select last_failed_time is not null and (last_archived_time is null or last_failed_time > last_archived_time)
      from pg_stat_archiver),
-  current_setting('primary_conninfo') <> '' or exists (select from pg_stat_wal_receiver)
+  current_setting('primary_conninfo') <> '' or exists (select from pg_stat_wal_receiver),
+  exists (select from pg_stat_database
+     where checksum_last_failure > greatest(pg_postmaster_start_time(), now() - interval '1 day'))
 """
 
 BLOCKERS = """
@@ -115,6 +118,7 @@ def server_facts(admin: Any, database: str) -> ServerFacts:
         receiver_bypassed=row[15],
         archive_failing=bool(row[16]),
         follows_another=row[17],
+        checksums_failed_lately=row[18],
         blockers=tuple(blockers),
         slots=tuple(slots),
         collation_mismatch=collations,

@@ -20,7 +20,7 @@ RESTORED = frozenset(
 )
 
 SUMMARIES: dict[str, tuple[str, str]] = {
-    "healthy": ("PostgreSQL answers and its pages are sound", "O PostgreSQL responde e suas páginas estão íntegras"),
+    "healthy": ("PostgreSQL answers, and the pages read are sound", "O PostgreSQL responde, e as páginas lidas estão íntegras"),
     "engine_down": ("the Docker engine does not answer", "o Docker não responde"),
     "config_invalid": ("the stack's .env cannot be used", "o .env da stack não pode ser usado"),
     "restore_unfinished": ("a restore was begun and not finished", "uma restauração foi iniciada e não terminou"),

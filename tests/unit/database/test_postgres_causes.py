@@ -18,10 +18,12 @@ from ansible.module_utils.whats_agent.errors import WhatsAgentError
 from ansible.module_utils.whats_agent.plan import Situation, check_diagnosis, decide
 from ansible.module_utils.whats_agent.postgres_diagnosis import assemble
 from ansible.module_utils.whats_agent.postgres_observe import (
+    WHOLE_BUDGET_S,
     LogSign,
     Observed,
     Space,
     VolumeFacts,
+    page_budget,
     parse_docker_time,
     read_signs,
 )
@@ -242,6 +244,53 @@ def test_a_bad_page_of_a_file_that_is_nobodys_is_told_and_restores_nothing() -> 
 def test_a_bad_page_of_nobodys_does_not_make_an_abandoned_restore_needed() -> None:
     found = causes.find(replace(HEALTHY, bad_pages=(ORPHAN,), pages=READ, restore=RESTORE))
     assert found.cause == "restore_abandoned"
+
+
+def wrong(kind: str, name: str, *, catalog: bool = False) -> dict[str, Any]:
+    """Return what pg_amcheck found wrong."""
+    return {"kind": kind, "name": name, "catalog": catalog, "what": f"{kind} {name}: lacks a row"}
+
+
+@pytest.mark.parametrize(
+    ("found", "cause"),
+    [
+        ([wrong("index", "public.i")], "index_corrupt"),
+        ([wrong("index", "pg_catalog.i", catalog=True)], "index_corrupt"),
+        ([wrong("index", "public.i"), wrong("table", "public.t")], "page_corrupt"),
+        ([wrong("table", "public.t"), wrong("table", "pg_catalog.pg_class", catalog=True)], "catalog_corrupt"),
+    ],
+)
+def test_what_is_wrong_on_sound_pages_is_named(found: list[dict[str, Any]], cause: str) -> None:
+    named = causes.find(replace(HEALTHY, wrong=tuple(found)))
+    assert named.cause == cause
+    assert named.evidence[0][0] == "structure"
+
+
+def test_the_index_that_is_wrong_reaches_the_remedy() -> None:
+    broken = replace(HEALTHY, wrong=(wrong("index", "public.i"),), structure="pg_amcheck found 1 wrong")
+    assert assemble(broken, causes.find(broken), None, None)["facts"]["wrong_indexes"] == ["public.i"]
+
+
+def test_a_healthy_database_says_how_much_of_it_was_read() -> None:
+    pages = {"scanned": 1_800_000_000, "total": 12_000_000_000, "complete": False, "catalog_read": True}
+    found = causes.find(replace(HEALTHY, pages=pages, structure="could not be checked: no amcheck"))
+    assert found.healthy
+    assert found.summary["en"].endswith("the pages read are sound: 1.8 of 12.0 GB were read")
+    assert found.summary["pt"].endswith("foram lidos 1,8 de 12,0 GB")
+    told = dict(found.evidence)
+    assert told["pages read on disk"] == "1.8 of 12.0 GB, another part each time; all: -e database_page_budget=3600"
+    assert told["structure"] == "could not be checked: no amcheck"
+    whole = causes.find(HEALTHY)
+    assert "read are sound" in whole.summary["en"]
+    assert not whole.read
+    assert dict(causes.find(replace(HEALTHY, pages=None)).evidence)["pages read on disk"] == "none"
+
+
+@pytest.mark.parametrize(
+    ("asked", "lately", "given"), [(2.0, False, 2.0), (2.0, True, WHOLE_BUDGET_S), (0.0, True, 0.0), (9e9, True, 9e9)]
+)
+def test_all_pages_are_read_once_the_server_has_met_a_bad_one(asked: float, lately: bool, given: float) -> None:
+    assert page_budget(asked, server(checksums_failed_lately=lately)) == given
 
 
 RESTORE = {"id": "r", "step": "fenced", "old_volume": VOLUME.name, "new_volume": "new"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 from ansible.module_utils.whats_agent.postgres_integrity import Check
-from ansible.module_utils.whats_agent.postgres_proof import Proof, rehearsal, verdict
+from ansible.module_utils.whats_agent.postgres_proof import DAMAGE, Proof, advised, rehearsal, verdict
 
 PROOF = Proof(backup="b", ok=True, checks=[], restore_s=2.0, open_s=1.0, check_s=1.0, rto_s=4.0, rpo_s=None)
 
@@ -39,3 +39,11 @@ def test_a_rehearsal_fails_past_its_targets(proof: Proof, rpo: float, missed: li
 def test_only_damage_condemns_a_backup(broken: tuple[str, ...], key: str | None) -> None:
     names = ("pages", "structure", "sequences", "foreign keys", "replay")
     assert verdict([Check(name, name not in broken, "") for name in names]) == key
+
+
+def test_a_structure_that_does_not_hold_leads_to_the_runbook_that_mends_it() -> None:
+    broken = Check("structure", False, 'btree index "app.public.i":')
+    assert advised(broken).detail.endswith("playbooks/recover_db.yml -e database_check_structure=true")
+    assert advised(broken).name in DAMAGE
+    fine = Check("structure", True, "pg_amcheck found nothing")
+    assert advised(fine) == fine
