@@ -16,7 +16,8 @@ author: "The whats-agent-runbooks authors (@whats-agent-runbooks)"
 options:
   remedy:
     description:
-      - V(indexes) rebuilds damaged and invalid indexes; it fails where more than indexes is damaged.
+      - V(indexes) rebuilds damaged and invalid indexes, those of O(indexes), and the damaged maps of tables, these by VACUUM; a map
+        of free space that it leaves damaged is removed in a server stopped for that. It fails where more is damaged.
       - V(credentials) gives the agent's role the password of C(.env). V(url) has C(.env) lead to the stack's database, and
         V(volume_name) has it name the volume that the container uses. V(outdated) puts the container on the volume of C(.env), and
         aside what was archived meanwhile under the names of that one's own WAL.
@@ -73,6 +74,11 @@ options:
     description: How many megabytes must be free under the database.
     type: int
     default: 256
+  indexes:
+    description: Indexes to rebuild whatever their pages say, as C(schema.name), for V(indexes).
+    type: list
+    elements: str
+    default: []
   run_id:
     description: The run whose lease is kept alive meanwhile.
     type: str
@@ -129,6 +135,7 @@ def main() -> None:
             "blocked_after": {"type": "float", "default": 30},
             "slot_limit_mb": {"type": "int", "default": 2048},
             "low_space_mb": {"type": "int", "default": 256},
+            "indexes": {"type": "list", "elements": "str", "default": []},
             "run_id": {"type": "str"},
         },
         supports_check_mode=True,
@@ -137,7 +144,12 @@ def main() -> None:
     place = DatabasePlace(Path(parameters["stack_dir"]), Path(parameters["state_dir"]), parameters["project"])
     backrest = Backrest(place, DockerHost(timeout=ENGINE_TIMEOUT_S), ComposeProject(place.stack_dir, place.project))
     mend = REMEDIES[parameters["remedy"]]
-    order = Order(write=not module.check_mode, limits=limits_of(parameters), keep_full=parameters["keep_full"])
+    order = Order(
+        write=not module.check_mode,
+        limits=limits_of(parameters),
+        keep_full=parameters["keep_full"],
+        indexes=tuple(parameters["indexes"]),
+    )
     try:
         if module.check_mode:
             steps = mend(backrest, order)

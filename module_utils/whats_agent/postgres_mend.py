@@ -7,9 +7,9 @@ Each looks first, does what is needed, and says what it did; asked again, it doe
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from . import env_file, postgres_pages
+from . import env_file, postgres_maps, postgres_pages
 from .errors import WhatsAgentError
 from .postgres_foreign import mend_outdated
 from .postgres_host import DATA_DIR, ENV_NAMES, PORT, application_login, database
@@ -28,7 +28,7 @@ WRITERS = ("worker",)
 
 
 def mend_indexes(backrest: Backrest, order: Order) -> list[str]:
-    """Rebuild the indexes (and the maps of free space) whose pages are damaged, and those that are invalid."""
+    """Rebuild the indexes that are damaged on disk, invalid or named by the order, and the maps of tables that are damaged."""
     place = backrest.place
     name = env_file.read_env(place.env_path)["DB_NAME"]
     done = []
@@ -45,25 +45,19 @@ def mend_indexes(backrest: Backrest, order: Order) -> list[str]:
             )
         indexes = {p.relation.name for p in bad if p.relation and p.kind in ("index", "catalog_index")}
         indexes.update(row[0] for row in inside.execute(INVALID_INDEXES).fetchall())
-        maps = {p.relation.name for p in bad if p.relation and p.kind == "map"}
+        indexes.update(order.indexes)
         for index in sorted(indexes):
             done.append(f"rebuilt the index {index}")
             if order.write:
-                inside.execute(_statement("reindex index {}", index))
-        for table in sorted(maps):
-            done.append(f"rewrote the table {table}, with its maps")
-            if order.write:
-                inside.execute(_statement("vacuum full {}", table))
+                inside.execute(postgres_maps.statement("reindex index {}", index))
+        maps = tuple(page for page in bad if page.kind == "map")
+        done += postgres_maps.rebuild(inside, maps, write=order.write)
         if order.write and done:
             inside.execute("checkpoint")
+        lasting = postgres_pages.still_bad(admin, maps) if order.write and maps else ()
+    if lasting:
+        done += postgres_maps.cut(backrest, lasting)
     return done
-
-
-def _statement(template: str, qualified: str) -> Any:
-    """Compose a statement over a qualified name."""
-    from psycopg import sql
-
-    return sql.SQL(template).format(sql.Identifier(*qualified.split(".", 1)))
 
 
 def mend_credentials(backrest: Backrest, order: Order) -> list[str]:

@@ -35,11 +35,15 @@ limit greatest(0, (select count(*) from pg_stat_activity where backend_type = 'c
 
 @dataclass(frozen=True)
 class Order:
-    """How a remedy is to go about: whether to change anything, from where on something is too much, full backups to keep."""
+    """How a remedy is to go about: whether to change anything, from where on something is too much, full backups to keep.
+
+    `indexes` are found wrong by other means than their pages, and rebuilt whatever those say.
+    """
 
     write: bool
     limits: Limits = DEFAULT_LIMITS
     keep_full: int = DEFAULT_KEEP_FULL
+    indexes: tuple[str, ...] = ()
 
 
 def mend_blockers(backrest: Backrest, order: Order) -> list[str]:

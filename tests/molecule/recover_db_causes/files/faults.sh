@@ -28,14 +28,20 @@ state() { [ "$(docker inspect --format "$1" "$(container)")" = "$2" ]; }
 set_env() { sed -i "s|^$1=.*|$1=$2|" "$stack/.env"; }
 # Restarted again and again: what a server does that cannot start.
 starts_in_vain() { docker start "$(container)" >/dev/null && soon 20 state '{{gt .RestartCount 1}}' true; }
-# Overwrite half of a relation's page on disk with noise, in a server stopped in order, and start it again: RELATION [BLOCK]
+# Overwrite half of a page on disk with noise, in a server stopped in order, and start it again: RELATION [BLOCK [FORK…]]
 damage() {
   sql checkpoint
-  local file
+  local file fork files=()
   file=$(data)/$(sql "select pg_relation_filepath('$1')")
-  [ "$(stat --format %s "$file")" -ge $((8192 * (${2:-0} + 1))) ] || { echo "$1 has no page ${2:-0} yet" >&2; exit 1; }
+  for fork in "${@:3}"; do files+=("${file}_$fork"); done
+  [ $# -gt 2 ] || files=("$file")
+  for file in "${files[@]}"; do
+    [ "$(stat --format %s "$file")" -ge $((8192 * (${2:-0} + 1))) ] || { echo "$file has no page ${2:-0} yet" >&2; exit 1; }
+  done
   docker stop "$(container)"
-  dd if=/dev/urandom of="$file" bs=2048 count=2 seek=$((${2:-0} * 4 + 1)) conv=notrunc,fsync status=none
+  for file in "${files[@]}"; do
+    dd if=/dev/urandom of="$file" bs=2048 count=2 seek=$((${2:-0} * 4 + 1)) conv=notrunc,fsync status=none
+  done
   docker start "$(container)"
   soon 60 ready
 }
@@ -273,6 +279,34 @@ mend_volume_lost_receiving() {
 # The data -----------------------------------------------------------------------------------------------------------------
 
 break_index_corrupt() { damage messages_pkey; }
+
+# Both maps of a table that is full to the last byte: its map of free space belongs empty, and PostgreSQL never writes it anew.
+break_map_corrupt() {
+  sql "create table fault_full (filler text)"
+  sql "alter table fault_full alter filler set storage plain"
+  sql "insert into fault_full select repeat('x', 2004) from generate_series(1, 4000)"
+  sql "vacuum fault_full"
+  damage fault_full 0 fsm vm
+}
+mend_map_corrupt() {
+  [ "$(sql "select count(*) from fault_full")" = 4000 ]
+  sql "drop table fault_full"
+  [ "$(sql "select count(*) from pg_extension where extname = 'pg_visibility'")" = 0 ]
+}
+
+# An index that lacks a row, on pages whose checksums fit: only a look at heap and index side by side tells.
+break_index_wrong() {
+  sql "create table fault_indexed (number int)"
+  sql "create index fault_index on fault_indexed (number)"
+  sql "insert into fault_indexed values (1)"
+  sql "update pg_index set indisready = false where indexrelid = 'fault_index'::regclass"
+  sql "insert into fault_indexed values (2)"
+  sql "update pg_index set indisready = true where indexrelid = 'fault_index'::regclass"
+}
+mend_index_wrong() {
+  [ "$(sql "set enable_seqscan = off; select count(*) from fault_indexed where number = 2")" = 1 ]
+  sql "drop table fault_indexed"
+}
 
 # The catalog of all relations of the agent's database.
 break_catalog_corrupt() { damage pg_class; }
