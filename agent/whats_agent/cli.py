@@ -71,7 +71,7 @@ def migrate() -> None:
 
 @commands.command("log-status")
 def log_status() -> None:
-    """Print the message log's last id, number of records and size."""
+    """Print the message log's first and last id, number of records and size."""
     from whats_agent.message_log import MessageLog
     from whats_agent.settings import CommonSettings, load
 

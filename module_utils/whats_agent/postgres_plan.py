@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from . import pgbackrest, postgres_receiver, postgres_repository
+from . import message_log_gap, pgbackrest, postgres_receiver, postgres_repository
 from .clock import SYSTEM_CLOCK, Clock
 from .errors import WhatsAgentError
 from .files import read_json
@@ -36,6 +37,7 @@ class RestorePlan:
 
     `holes` are segments after the backup, whose first is `wal_start`, that neither the archive nor the old volume nor a WAL
     receiver has. `tail_segments` and `received_segments` are what the volume and the receiver have and the archive lacks.
+    `log_gap` is how many entries of the message log may be gone from it that the restored database lacks; None: not known.
     `planned_at` is the boot clock's reading, in seconds.
     """
 
@@ -59,6 +61,7 @@ class RestorePlan:
     target_time: str | None = None
     rejected: tuple[str, ...] = ()
     planned_at: float = 0.0
+    log_gap: int | None = 0
     received_segments: int = 0
 
     def as_dict(self) -> dict[str, Any]:
@@ -123,6 +126,12 @@ class RestorePlan:
 
     @property
     def _message_log(self) -> tuple[str, str]:
+        gap = message_log_gap.told(self.log_gap)
+        if self.message_log and gap is not None:
+            return (
+                f"acknowledged messages are replayed as far as the message log reaches: {gap['en']}",
+                f"mensagens confirmadas são reaplicadas até onde o log de mensagens alcança: {gap['pt']}",
+            )
         if self.message_log:
             return (
                 "0 acknowledged messages lost, they are replayed from the message log",
@@ -246,7 +255,28 @@ def plan_restore(
         rejected=rejected,
         planned_at=clock.boottime(),
         received_segments=len(received),
+        log_gap=expected_gap(backrest, backup, holes, moment.timestamp() if moment else None, clock),
     )
+
+
+def expected_gap(
+    backrest: Backrest, backup: Backup, holes: tuple[str, ...], moment: float | None, clock: Clock
+) -> int | None:
+    """Return how many entries the message log may lack for what a restore leads to. The log is asked only where it may lack any.
+
+    The backup's own position is the least that the restored database holds: it is moved on by the WAL that is replayed.
+    """
+    if back_to(backup, holes, moment) > clock.wall() - message_log_gap.MAY_BE_PRUNED_S:
+        return 0
+    first = message_log_gap.first_held(backrest.docker, backrest.place.project)
+    return message_log_gap.between(message_log_gap.projected(backup), first)
+
+
+def back_to(backup: Backup, holes: tuple[str, ...], moment: float | None) -> float:
+    """Return the earliest time that a restore may end at, in seconds since the epoch: all WAL being there, that is now. Pure."""
+    if moment is not None:
+        return moment
+    return float(backup.stop) if holes else math.inf
 
 
 def refuse_loss(holes: tuple[str, ...], *, alive: bool) -> None:
@@ -408,6 +438,7 @@ def plan_undo(
         off_host=repository.off_host,
         message_log=backrest.docker.volume(MESSAGE_LOG_VOLUME) is not None,
         source_volume=source.name,
+        log_gap=0 if clock.wall() - begun < message_log_gap.MAY_BE_PRUNED_S else None,
     )
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import env_file, pgbackrest, postgres_integrity, postgres_receiver, postgres_wal
+from . import env_file, message_log_gap, pgbackrest, postgres_integrity, postgres_receiver, postgres_wal
 from .clock import SYSTEM_CLOCK, Clock
 from .errors import WhatsAgentError
 from .pgbackrest import timeline_of
@@ -359,6 +359,8 @@ class RestoreSteps:
                 pt=f"o que foi restaurado de {self.state['backup']} não está íntegro: {bad}. Se todo backup leva a isso, o banco "
                 "já estava assim antes: volte mais no tempo (-e target_time=…)",
             )
+        # Last of all: of what is not sound this could not be read either, and the verdict on it is the one to give.
+        self._save(projected=self._projected())
         return {"checks": [check.as_dict() for check in checks], "put_off": later}
 
     # Serving ---------------------------------------------------------------------------------------------------------
@@ -440,7 +442,17 @@ class RestoreSteps:
                 f"the restored database serves, and is not sound: {bad}",
                 pt=f"o banco restaurado atende, mas não está íntegro: {bad}",
             )
-        return {"checks": [check.as_dict() for check in checks]}
+        # Nothing prunes the log while this run holds the host, so it may be asked now that nobody waits for the answer.
+        missing = message_log_gap.between(self.state.get("projected"), self._log_begins())
+        self._save(log_missing=missing, log_missing_told=message_log_gap.told(missing))
+        return {"checks": [check.as_dict() for check in checks], "log_missing": missing}
+
+    def _projected(self) -> int | None:
+        with connect(self.place, self.state["database"]) as inside:
+            return message_log_gap.position_of(inside)
+
+    def _log_begins(self) -> int | None:
+        return message_log_gap.first_held(self.docker, self.place.project)
 
     def _structure(self) -> list[postgres_integrity.Check]:
         container = self.docker.require_running(self.place.project, self.place.service)

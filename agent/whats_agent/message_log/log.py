@@ -203,13 +203,15 @@ class MessageLog:
             raise MessageLogError(f"the message log cannot be read: {error}") from error
 
     def status(self) -> dict[str, int]:
-        """``{"last_id", "records", "bytes"}`` as ``whats-agent log-status`` prints it."""
+        """``{"first_id", "last_id", "records", "bytes"}`` as ``whats-agent log-status`` prints it."""
         try:
+            # Before the last id: a record that arrives meanwhile then makes none of the others seem gone.
+            first = store.first_id(self._reader())
             records, size = store.totals(self._reader())
         except sqlite3.Error as error:
             self._forget_reader()
             raise MessageLogError(f"the message log cannot be read: {error}") from error
-        return {"last_id": self.last_id(), "records": records, "bytes": size}
+        return {"first_id": first, "last_id": self.last_id(), "records": records, "bytes": size}
 
     def check_tail(self) -> list[int]:
         """Report a commit that was cut off, cut records at the end that fail their checksum and return their ids.

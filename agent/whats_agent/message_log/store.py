@@ -82,6 +82,12 @@ def last_id(connection: sqlite3.Connection) -> int:
     return int(row[0]) if row else 0
 
 
+def first_id(connection: sqlite3.Connection) -> int:
+    """The lowest id that is still held; the next one to be given when none is."""
+    row = connection.execute("select min(id) from records").fetchone()
+    return int(row[0]) if row[0] is not None else last_id(connection) + 1
+
+
 def identity(connection: sqlite3.Connection) -> str:
     """The UUID that this log was made with; another log counts from 1 again and must not be taken for this one."""
     return str(connection.execute("select identity from log_identity").fetchone()[0])

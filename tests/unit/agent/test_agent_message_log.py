@@ -52,6 +52,7 @@ def test_a_record_comes_back_as_it_went_in(tmp_path: Path) -> None:
     assert (second.kind, second.body, second.intact) == ("send_attempt", b"", True)
     assert [record.id for record in log.read_after(1)] == [2]
     assert log.status()["last_id"] == log.status()["records"] == 2
+    assert log.status()["first_id"] == 1
 
 
 def test_threads_share_commits_and_each_gets_its_own_id(tmp_path: Path) -> None:

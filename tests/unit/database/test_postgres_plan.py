@@ -116,6 +116,12 @@ def described(**changes: object) -> dict[str, str]:
         ({"target_time": "T"}, "changes after T are undone", "mudanças após T são desfeitas"),
         ({"message_log": False}, "messages after that are lost", "mensagens depois disso se perdem"),
         ({}, "0 acknowledged messages lost", "0 mensagens confirmadas perdidas"),
+        (
+            {"log_gap": 7},
+            "as far as the message log reaches: up to 7 entries",
+            "log de mensagens alcança: até 7 registros",
+        ),
+        ({"log_gap": None}, "an unknown number of entries", "um número desconhecido de registros"),
     ],
 )
 def test_the_plan_says_what_would_be_lost(changes: dict[str, object], english: str, portuguese: str) -> None:

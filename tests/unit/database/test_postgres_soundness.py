@@ -71,6 +71,12 @@ class Server(RestoreSteps):
     def _ensure_running(self) -> None:
         pass
 
+    def _projected(self) -> int | None:
+        return 500
+
+    def _log_begins(self) -> int | None:
+        return 504
+
     def connect(self, _place: object, dbname: str) -> Any:
         """Return a connection that records what is executed over it."""
 
@@ -161,3 +167,14 @@ def test_what_serves_and_stays_unsound_says_so(
     with pytest.raises(UnsoundServiceError, match=told):
         serve(server, monkeypatch)
     assert any(not check["ok"] for check in server.state["checks"])
+
+
+def test_what_the_message_log_lacks_is_measured_from_what_was_restored(
+    tmp_path: Path, asked: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Server(tmp_path, SOUND, proven=True)
+    server._step_verified()
+    assert server.state["projected"] == 500
+    serve(server, monkeypatch)
+    assert server.state["log_missing"] == 3
+    assert "up to 3 entries" in server.state["log_missing_told"]["en"]
