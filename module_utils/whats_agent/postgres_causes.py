@@ -310,6 +310,10 @@ def _access(seen: Observed) -> Finding | None:  # noqa: PLR0911 - one return a c
             )
         there = ", ".join(server.databases)
         return _finding("database_missing", ("DB_NAME", seen.database), ("databases", there))
+    if seen.wrong_user:
+        # Before the credentials: giving that role a password helps nobody, since it has no right to the agent's tables.
+        named, owner = seen.wrong_user
+        return _finding("url_wrong", (".env", named), ("the agent's tables belong to", owner))
     error = (seen.login_error or "").lower()
     if "too many c" in error or "connection slots are reserved" in error:
         return _finding("connections_exhausted", ("login", seen.login_error))

@@ -15,7 +15,7 @@ from .postgres_foreign import mend_outdated
 from .postgres_host import DATA_DIR, ENV_NAMES, PORT, application_login, database
 from .postgres_mend_sessions import mend_blockers, mend_connections, mend_processes, mend_receiver
 from .postgres_mend_storage import mend_archiving, mend_slots, mend_space
-from .postgres_server import INVALID_INDEXES, holds_the_agents_tables
+from .postgres_server import INVALID_INDEXES, holds_the_agents_tables, owner_of_the_agents_tables
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -98,10 +98,13 @@ def mend_credentials(backrest: Backrest, order: Order) -> list[str]:
 
 
 def mend_url(backrest: Backrest, order: Order) -> list[str]:
-    """Have `.env` lead to the stack's own database: its host, its port, and the database that holds the agent's tables."""
+    """Have `.env` lead to the stack's own database: its host, its port, the database with the agent's tables, their owner."""
     place = backrest.place
     env = env_file.read_env(place.env_path)
-    wanted = {"DB_HOST": place.service, "DB_PORT": str(PORT), "DB_NAME": _agent_database(backrest, env["DB_NAME"])}
+    name = _agent_database(backrest, env["DB_NAME"])
+    with database(place, name) as inside:
+        owner = owner_of_the_agents_tables(inside) or env["DB_USER"]
+    wanted = {"DB_HOST": place.service, "DB_PORT": str(PORT), "DB_NAME": name, "DB_USER": owner}
     changes = {name: value for name, value in wanted.items() if env.get(name, value) != value}
     container = backrest.docker.require_running(place.project, place.service)
     failure = application_login({**env, **changes}, next(iter(container.addresses.values()), ""))

@@ -23,7 +23,13 @@ from .postgres_host import (
     free_bytes,
 )
 from .postgres_processes import processes_of, stopped
-from .postgres_server import ServerFacts, holds_the_agents_tables, invalid_indexes, server_facts
+from .postgres_server import (
+    ServerFacts,
+    holds_the_agents_tables,
+    invalid_indexes,
+    owner_of_the_agents_tables,
+    server_facts,
+)
 
 if TYPE_CHECKING:
     from .docker_host import ContainerState, DockerHost
@@ -121,6 +127,7 @@ class Observed:
     server: ServerFacts | None = None
     login_error: str | None = None
     wrong_address: tuple[str, ...] = ()
+    wrong_user: tuple[str, ...] = ()
     agent_databases: tuple[str, ...] = ()
     container_volume_there: bool = False
     stopped_processes: tuple[str, ...] = ()
@@ -322,6 +329,7 @@ def _inside(
                 seen["login_error"] = "the container is in no network"
             elif name in server.databases:
                 seen["login_error"] = application_login(env, address)
+                seen["wrong_user"] = _wrong_user(place, env)
             if name not in server.databases:
                 seen["agent_databases"] = _agent_databases(place, server.databases)
             elif page_budget_s > 0:
@@ -334,6 +342,21 @@ def _inside(
             errors.append(" ".join(str(error).split())[:400])
     seen["errors"] = tuple(errors)
     return seen
+
+
+def _wrong_user(place: DatabasePlace, env: dict[str, str]) -> tuple[str, ...]:
+    """Return `.env`'s role as `NAME=value` and the one that the agent's tables belong to, where they are two; else nothing.
+
+    Whatever its password, it can read and write none of them.
+    """
+    import psycopg
+
+    try:
+        with connect(place, env["DB_NAME"], statement_timeout_s=10) as inside:
+            owner = owner_of_the_agents_tables(inside)
+    except psycopg.Error:
+        return ()  # a damaged catalog is told by what looks for that
+    return () if owner in (None, env["DB_USER"]) else (f"DB_USER={env['DB_USER']}", str(owner))
 
 
 def _agent_databases(place: DatabasePlace, names: tuple[str, ...]) -> tuple[str, ...]:

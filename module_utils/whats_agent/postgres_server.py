@@ -135,6 +135,15 @@ def holds_the_agents_tables(inside: Any) -> bool:
     return bool(inside.execute("select to_regclass('public.projection') is not null").fetchone()[0])
 
 
+def owner_of_the_agents_tables(inside: Any) -> str | None:
+    """Return the role that the agent's tables belong to; None where there are none, or where that is a superuser."""
+    row = inside.execute(
+        "select rolname::text from pg_class join pg_roles on pg_roles.oid = relowner "
+        "where pg_class.oid = to_regclass('public.projection') and not rolsuper"
+    ).fetchone()
+    return str(row[0]) if row else None
+
+
 def rows(cursor: Any) -> list[dict[str, Any]]:
     names = [column.name for column in cursor.description]
     return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]

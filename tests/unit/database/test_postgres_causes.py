@@ -173,6 +173,15 @@ SLOT = {"slot_name": "gone", "active": False, "wal_status": "extended", "held": 
         ({"login_error": "connection timeout expired"}, "unresponsive"),
         ({"login_error": 'FATAL:  too many connections for role "x"'}, "connections_exhausted"),
         ({"wrong_address": ("DB_HOST=elsewhere",)}, "url_wrong"),
+        # Whether that role can log in or not, it can do nothing with the agent's tables.
+        ({"wrong_user": ("DB_USER=agent", "whats_agent")}, "url_wrong"),
+        (
+            {
+                "wrong_user": ("DB_USER=agent", "whats_agent"),
+                "login_error": 'FATAL:  password authentication failed for user "agent"',
+            },
+            "url_wrong",
+        ),
         ({"server": server(databases=("other",)), "agent_databases": ("other",)}, "url_wrong"),
         ({"server": server(databases=("a", "b")), "agent_databases": ("a", "b")}, "database_missing"),
         ({"volume": replace(VOLUME, present=False), "container_volume_there": True}, "volume_misnamed"),
