@@ -119,6 +119,26 @@ break_name_wrong() {
   compose up --detach --no-deps worker
 }
 
+# A role that the server does not know. Made anew it would have no right to any of the agent's tables.
+break_user_wrong() {
+  set_env DB_USER agent
+  compose up --detach --no-deps worker
+}
+
+# The other half of `credentials_wrong`: not the server's password is another, but that of .env, and whoever starts with it.
+break_password_wrong() {
+  cp --archive "$stack/.env" "$work/env"
+  set_env DB_PASSWORD changed-in-the-file
+  compose up --detach --no-deps worker
+}
+# The password of before again, which is what a later deployment knows.
+mend_password_wrong() {
+  cp --archive "$work/env" "$stack/.env"
+  docker exec --interactive "$(container)" psql -XAtq -v ON_ERROR_STOP=1 -U postgres \
+    <<<"alter role whats_agent password '$(setting DB_PASSWORD)'"
+  compose up --detach --no-deps worker
+}
+
 break_host_wrong() {
   set_env DB_HOST db.example.invalid
   compose up --detach --no-deps worker
@@ -224,6 +244,31 @@ mend_repository_full() {
   soon 60 ready
   archiving_works
 }
+
+# The logs lie on a disk of their own, which something else fills. Who writes them is started anew, to see that disk.
+readonly logs=$stack/logs
+break_logs_full() {
+  cp --archive "$logs" "$work/logs"
+  mount -t tmpfs -o size=64M tmpfs "$logs"
+  cp --archive "$work/logs/." "$logs"
+  chown --reference="$work/logs" "$logs" && chmod --reference="$work/logs" "$logs"
+  each_writer_again
+  cat /dev/zero >"$logs/filler" 2>"$work/full" || grep --quiet 'No space left' "$work/full"
+}
+mend_logs_full() {
+  umount --lazy "$logs"
+  rm -r "$work/logs"
+  each_writer_again
+}
+# One after the other, so that there is always one that takes messages.
+each_writer_again() {
+  local id
+  for id in $(container app) $(container worker); do
+    docker restart "$id"
+    soon 90 healthy "$id"
+  done
+}
+healthy() { [ "$(docker inspect --format '{{.State.Health.Status}}' "$1")" = healthy ]; }
 
 break_slot_forgotten() {
   sql "select pg_create_physical_replication_slot('forgotten', true)"
