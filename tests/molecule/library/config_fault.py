@@ -25,8 +25,8 @@ options:
     description:
       - How to break it, in this order. V(secrets_back) undoes V(secrets_lost).
       - Of V(env_missing), V(env_weak_secret), V(env_edited), V(compose_refused), V(nginx_refused), V(services_refused),
-        V(key_of_another), V(attributes), V(everything), V(other_volume), V(running_otherwise), V(copies_lost),
-        V(secrets_lost), V(secrets_back).
+        V(key_of_another), V(attributes), V(everything), V(other_volume), V(running_otherwise), V(running_only),
+        V(copies_lost), V(secrets_lost), V(secrets_back).
     type: list
     elements: str
     default: []
@@ -193,6 +193,15 @@ def run_otherwise(stack: Path) -> None:
     )
 
 
+def run_otherwise_only(stack: Path) -> None:
+    """The same, and the file is put back without the agent being told."""
+    env = stack / ".env"
+    before, status = env.read_bytes(), env.stat()
+    run_otherwise(stack)
+    env.write_bytes(before)
+    os.utime(env, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
 def lose_everything(stack: Path) -> None:
     """All of it, folders included."""
     for name in ("config", "certs"):
@@ -245,6 +254,7 @@ def faults(stack: Path) -> dict[str, Callable[[], Any]]:
         "everything": lambda: lose_everything(stack),
         "other_volume": lambda: edit(env, r"^DB_VOLUME=.*$", "DB_VOLUME=whats_agent_pgdata_20200101T000000Z"),
         "running_otherwise": lambda: run_otherwise(stack),
+        "running_only": lambda: run_otherwise_only(stack),
         "copies_lost": lambda: shutil.rmtree(COPIES),
         "secrets_lost": hide_secrets,
         "secrets_back": lambda: shutil.move(HIDDEN_SECRETS, SECRETS),
