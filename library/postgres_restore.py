@@ -11,8 +11,8 @@ module: postgres_restore
 short_description: Restore the stack's database into a fresh volume and put it into service
 version_added: "0.1.0"
 description:
-  - Stops the writers and the server, restores a backup into a fresh volume, replays the archive and the WAL that the old volume had
-    not archived, and verifies the result as a read-only standby.
+  - Fills a fresh volume from a backup while the writers and the server are being stopped, replays the archive and the WAL that the
+    old volume had not archived, and verifies the result as a read-only standby.
   - Then switches C(DB_VOLUME) in C(.env) by one rename, promotes and lets the writers in.
   - With the service back it proves archiving, checks what was put off (of a proven backup, what takes long), rebuilds indexes
     that do not fit their tables, and takes a full backup. What fails of that fails the call and not the service; a rerun goes on
