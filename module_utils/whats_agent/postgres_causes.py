@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from .postgres_host import MAJOR_VERSION
 from .postgres_observe import CRASH_UPTIME_S
+from .postgres_receiver import SLOT as RECEIVER_SLOT
 from .postgres_unfinished import goes_on
 from .postgres_words import HEALTHY, SUMMARIES
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 ALL_PAGES = "-e database_page_budget=3600"
 CRASH_RESTARTS = 3
+# After the server was away the engine lets up to a minute pass before it starts the receiver again.
+RECEIVER_QUIET_S = 120.0
 # Free bytes below which nothing starts, and what lies on its own file system fails.
 FULL_BYTES = 32 * 1024 * 1024
 
@@ -346,6 +349,9 @@ def _resources(seen: Observed, limits: Limits) -> Finding | None:  # noqa: PLR09
         lost = (("backup repository", f"{name} is missing, both copies") for name in seen.repository_lacks)
         lines = (("log", s.line) for s in seen.signs if s.sign == "archive_failed")
         return _finding("archive_failing", *lost, *lines, ready)
+    away = _receiver_away(seen)
+    if away is not None:
+        return away
     held = [s for s in server.slots if holds_too_much(s, limits)]
     if held:
         return _finding("slot_holding_wal", *(("slot", f"{s['slot_name']} holds {s['held']} bytes") for s in held))
@@ -354,6 +360,25 @@ def _resources(seen: Observed, limits: Limits) -> Finding | None:  # noqa: PLR09
     if server.collation_mismatch:
         return _finding("collation_changed", *(("collation", name) for name in server.collation_mismatch))
     return None
+
+
+def _receiver_away(seen: Observed) -> Finding | None:
+    """Judge a WAL receiver that does not follow the server, though nothing waits for it: what it protects from is unprotected.
+
+    One that is only just coming back is left to it. While commits go on without it on purpose, that is another cause.
+    """
+    receiver, server = seen.receiver, seen.server
+    if receiver is None or server is None or server.receiver_bypassed:
+        return None
+    slot = next((s for s in server.slots if s["slot_name"] == RECEIVER_SLOT), None)
+    if slot is not None and slot["active"]:
+        return None
+    # The first thing it does is to make its slot: where there is none, it has not come that far since it, or the server, started.
+    since_start = server.uptime if receiver["restarts"] else receiver["uptime"]
+    quiet = (since_start if slot is None else slot["idle_s"]) or 0.0
+    if receiver["status"] in ("running", "restarting") and quiet < RECEIVER_QUIET_S:
+        return None
+    return _finding("receiver_stopped", ("WAL receiver", receiver["status"]), ("seconds without it", f"{quiet:.0f}"))
 
 
 def space_finding(seen: Observed, limits: Limits) -> Finding | None:

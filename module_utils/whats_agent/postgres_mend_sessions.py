@@ -98,9 +98,10 @@ def mend_processes(backrest: Backrest, order: Order) -> list[str]:
 
 
 def mend_receiver(backrest: Backrest, order: Order) -> list[str]:
-    """Bring the WAL receiver back, since commits wait for it; where it does not come, let commits go without it.
+    """Bring the WAL receiver back; where commits wait for it and it does not come, let them go without it.
 
-    Where they go without it already, have them wait again as soon as it is back; that it does not come is then an error.
+    Where they go without it already, have them wait again as soon as it is back. That it does not come is an error there, and where
+    none ever wait for it (`async`).
     """
     done = ["started the WAL receiver"]
     if not order.write:
@@ -117,7 +118,8 @@ def mend_receiver(backrest: Backrest, order: Order) -> list[str]:
             "and sourcefile like '%/postgresql.auto.conf')"
         ).fetchone()
         back = not failure and _receiver_is_back(backrest, admin)
-        if bypassed and not back:
+        (waited_for,) = admin.execute("select current_setting('synchronous_standby_names') <> ''").fetchone()
+        if not back and not waited_for:
             raise WhatsAgentError(
                 f"the WAL receiver does not come back: {failure or 'it does not connect'}",
                 pt=f"o receptor de WAL não volta: {failure or 'ele não conecta'}",

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import env_file, postgres_integrity, postgres_pages, postgres_repository
+from . import env_file, postgres_integrity, postgres_pages, postgres_receiver, postgres_repository
 from .errors import WhatsAgentError
 from .files import read_json
 from .postgres_host import (
@@ -138,6 +138,7 @@ class Observed:
     structure: str = ""
     wrong: tuple[dict[str, Any], ...] = ()
     restore: dict[str, Any] | None = None
+    receiver: dict[str, Any] | None = None
     errors: tuple[str, ...] = field(default=())
 
     def as_dict(self) -> dict[str, Any]:
@@ -247,6 +248,7 @@ def observe(
     }
     if container is None or not container.running:
         return Observed(**seen)
+    seen["receiver"] = receiver_facts(place, docker)
     inside = _inside(place, container, env, signs, page_budget_s)
     if inside.get("connection_error"):
         found = stopped(processes_of(docker.main_process(container.id)))
@@ -275,6 +277,27 @@ def wrong_address(place: DatabasePlace, env: dict[str, str]) -> tuple[str, ...]:
     """Return what of `.env` does not lead to the stack's own database, as `NAME=value`."""
     wanted = {"DB_HOST": place.service, "DB_PORT": str(PORT)}
     return tuple(f"{name}={env.get(name, '')}" for name, value in wanted.items() if env.get(name, value) != value)
+
+
+def receiver_facts(place: DatabasePlace, docker: DockerHost) -> dict[str, Any] | None:
+    """Return how the WAL receiver is meant to follow the server and what became of its container; None without one.
+
+    `uptime` is in seconds since its last start, None where it has none.
+    """
+    try:
+        mode = postgres_receiver.mode_of((place.stack_dir / "compose.yml").read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError):
+        return None  # what is wrong with the file is for recover_config.yml
+    if mode == "off":
+        return None
+    container = docker.container(place.project, postgres_receiver.SERVICE)
+    started = parse_docker_time(container.started_at) if container else None
+    return {
+        "mode": mode,
+        "status": container.status if container else "missing",
+        "restarts": container.restart_count if container else 0,
+        "uptime": _age(started) if started else None,
+    }
 
 
 def repository_lacks(container: ContainerState | None) -> tuple[str, ...]:

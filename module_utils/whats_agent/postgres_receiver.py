@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .postgres_host import DatabasePlace
 
 SERVICE = "wal_receiver"
+SLOT = "whats_agent_receiver"  # as the image's entry point names it
 CURRENT = "current"
 PARTIAL = ".partial"  # the segment being written
 _SEGMENT = re.compile(r"[0-9A-F]{24}(?:\.partial)?")
@@ -41,6 +42,12 @@ class Received:
     def segments(self) -> list[str]:
         """Return the segments' names, oldest first."""
         return sorted(name for name in self.files if not name.endswith(".history"))
+
+
+def mode_of(compose_file: str) -> str:
+    """Return how the stack's compose file has a receiver follow the server: `async`, `sync`, or `off` without one."""
+    found = re.search(r"^ +command: \[receive, (a?sync)\]$", compose_file, re.MULTILINE)
+    return found[1] if found else "off"
 
 
 def receiver_dir(place: DatabasePlace, docker: DockerHost) -> Path | None:

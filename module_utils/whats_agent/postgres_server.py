@@ -32,6 +32,7 @@ class ServerFacts:
     invalid_indexes: tuple[str, ...] = ()
     waiting_commits: int = 0
     receiver_bypassed: bool = False
+    receiver_streams: bool = False
     follows_another: bool = False
     checksums_failed_lately: bool = False
 
@@ -75,7 +76,8 @@ group by 1, 2, 3, 4, 5 order by blocked desc limit 10
 SLOTS = """
 select slot_name::text, active, coalesce(wal_status, '') as wal_status,
   coalesce(pg_wal_lsn_diff(case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_lsn() end,
-                           restart_lsn), 0)::bigint as held
+                           restart_lsn), 0)::bigint as held,
+  extract(epoch from clock_timestamp() - inactive_since)::float8 as idle_s
 from pg_replication_slots
 """
 

@@ -69,6 +69,7 @@ SUMMARIES: dict[str, tuple[str, str]] = {
     "undo_wanted": ("the operator asks to go back behind a restore", "o operador pede para desfazer uma restauração"),
     "removal_wanted": ("the operator asks to remove an old volume", "o operador pede para remover um volume antigo"),
     "commits_waiting": ("commits wait for the WAL receiver", "commits esperam pelo receptor de WAL"),
+    "receiver_stopped": ("the WAL receiver does not follow the database", "o receptor de WAL não acompanha o banco"),
     "receiver_bypassed": ("commits go on without the WAL receiver", "commits seguem sem o receptor de WAL"),
     "collation_changed": ("the collation version has changed", "a versão da collation mudou"),
 }  # fmt: skip

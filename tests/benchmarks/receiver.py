@@ -127,9 +127,11 @@ its own. One variable in the inventory switches it, and `playbooks/deploy.yml` b
 | `sync` | nothing: a commit is acknowledged once the receiver has it on its disk |
 
 With `sync`, commits wait while the receiver is away. `playbooks/recover_db.yml` calls that `commits_waiting`; it brings the
-receiver back or, where that fails, lets commits go on without it (`receiver_bypassed`) until it is back. Webhooks never wait
-for either: they are acknowledged from the message log. A restore reads what the receiver wrote like any other WAL; the
-scenario `recover_db_causes` destroys the volume right after a commit, and finds that commit again.
+receiver back or, where that fails, lets commits go on without it (`receiver_bypassed`) until it is back. With `async` nothing
+waits, so one that has not followed the server for two minutes, or is not there at all, is a cause of its own: `receiver_stopped`.
+Webhooks never wait for either: they are acknowledged from the message log. A restore reads what the receiver wrote like any other
+WAL, also beside an old volume that is still there but not whole: it takes from each what goes furthest, and demands the later of
+both ends. The scenario `recover_db_causes` destroys the volume right after a commit, and finds that commit again.
 
 The receiver's volume lies on the same server. It helps against a lost volume, a damaged file system in it or a hand that removed
 it, not against a lost server: that is the second repository's part, whose WAL is at most 60 s old.

@@ -27,6 +27,7 @@ from ansible.module_utils.whats_agent.postgres_observe import (
     parse_docker_time,
     read_signs,
 )
+from ansible.module_utils.whats_agent.postgres_receiver import mode_of
 from ansible.module_utils.whats_agent.postgres_server import ServerFacts
 
 DATA = Path(__file__).parent / "data"
@@ -463,3 +464,48 @@ def test_between_two_deaths_a_server_is_not_starting() -> None:
     assert causes.find(replace(between, signs=())).cause == "starting"
     replaying = "FATAL: the database system is not yet accepting connections"
     assert causes.find(replace(between, connection_error=replaying)).cause == "starting"
+
+
+AWAY = {"mode": "async", "status": "exited", "restarts": 0, "uptime": 9000.0}
+ITS_SLOT = {"slot_name": "whats_agent_receiver", "active": False, "wal_status": "reserved", "held": 0, "idle_s": 900.0}
+
+
+@pytest.mark.parametrize(
+    ("receiver", "slot", "changes", "cause"),
+    [
+        pytest.param(AWAY, ITS_SLOT, {}, "receiver_stopped", id="stopped"),
+        pytest.param(
+            {**AWAY, "status": "missing", "uptime": None}, None, {}, "receiver_stopped", id="removed, slot and all"
+        ),
+        pytest.param({**AWAY, "status": "running"}, ITS_SLOT, {}, "receiver_stopped", id="runs and does not follow"),
+        pytest.param(
+            {**AWAY, "status": "restarting", "restarts": 9}, ITS_SLOT, {}, "receiver_stopped", id="dies for ever"
+        ),
+        pytest.param(
+            {**AWAY, "status": "running", "restarts": 9, "uptime": 1.0},
+            None,
+            {"uptime": 900.0},
+            "receiver_stopped",
+            id="makes no slot",
+        ),
+        pytest.param(AWAY, {**ITS_SLOT, "held": 3 * 1024**3}, {}, "receiver_stopped", id="before its slot is dropped"),
+        pytest.param({**AWAY, "status": "running"}, {**ITS_SLOT, "active": True}, {}, "healthy", id="follows"),
+        pytest.param({**AWAY, "status": "restarting"}, {**ITS_SLOT, "idle_s": 40.0}, {}, "healthy", id="coming back"),
+        pytest.param({**AWAY, "status": "running", "uptime": 2.0}, None, {}, "healthy", id="first start"),
+        pytest.param(AWAY, ITS_SLOT, {"receiver_bypassed": True}, "receiver_bypassed", id="let go without it"),
+        pytest.param({**AWAY, "mode": "sync"}, ITS_SLOT, {"waiting_commits": 1}, "commits_waiting", id="waited for"),
+        pytest.param(None, None, {}, "healthy", id="none wanted"),
+    ],
+)
+def test_a_receiver_that_does_not_follow_is_told_before_its_wal_is_needed(
+    receiver: dict[str, Any] | None, slot: dict[str, Any] | None, changes: dict[str, Any], cause: str
+) -> None:
+    changed = replace(HEALTHY, receiver=receiver, server=server(slots=(slot,) if slot else (), **changes))
+    assert causes.find(changed).cause == cause
+
+
+@pytest.mark.parametrize(
+    ("mode", "line"), [("async", "[receive, async]"), ("sync", "[receive, sync]"), ("off", "[serve]")]
+)
+def test_how_a_receiver_follows_is_read_from_the_compose_file(mode: str, line: str) -> None:
+    assert mode_of(f"services:\n  wal_receiver:\n    command: {line}\n    user: x\n") == mode

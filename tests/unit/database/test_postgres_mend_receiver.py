@@ -20,8 +20,9 @@ ORDER = sessions.Order(write=True)
 class Stack:
     """The receiver's container, which has died `deaths` times and dies once more at each look unless it `streams`."""
 
-    def __init__(self, *, deaths: int, streams: bool, bypassed: bool = False) -> None:
+    def __init__(self, *, deaths: int, streams: bool, bypassed: bool = False, waited_for: bool = True) -> None:
         """Begin with nothing done."""
+        self.waited_for = waited_for and not bypassed
         self.deaths = deaths
         self.streams = streams
         self.bypassed = bypassed
@@ -52,6 +53,8 @@ class Stack:
 
     def execute(self, statement: str) -> SimpleNamespace:
         """Answer as the server does."""
+        if "current_setting" in statement:
+            return SimpleNamespace(fetchone=lambda: (self.waited_for,))
         if statement.startswith("select exists"):
             answer = self.bypassed if "pg_file_settings" in statement else self.streams
             return SimpleNamespace(fetchone=lambda: (answer,))
@@ -99,3 +102,10 @@ def test_one_that_dies_again_and_again_is_stopped_and_commits_go_on(mend: Any) -
 def test_one_that_stays_away_while_commits_go_on_without_it_is_an_error(mend: Any) -> None:
     with pytest.raises(WhatsAgentError, match="does not come back"):
         mend(Stack(deaths=0, streams=False, bypassed=True))
+
+
+def test_one_that_nothing_waits_for_and_that_stays_away_is_an_error_and_left_to_the_engine(mend: Any) -> None:
+    stack = Stack(deaths=0, streams=False, waited_for=False)
+    with pytest.raises(WhatsAgentError, match="does not come back"):
+        mend(stack)
+    assert stack.did == ["start wal_receiver"]

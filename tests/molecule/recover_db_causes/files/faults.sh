@@ -307,6 +307,23 @@ break_receiver_back() {
   chown -R 64011:64000 "$(docker volume inspect --format '{{.Mountpoint}}' whats_agent_wal_receiver)"
 }
 
+# Nothing waits for it, so nothing shows but that it is not there.
+break_receiver_stopped() {
+  sed --in-place 's/\[receive, sync\]/[receive, async]/' "$stack/compose.yml"
+  sed --in-place 's/^synchronous_standby_names/#&/' "$stack/config/postgres/postgresql.conf"
+  sql "select pg_reload_conf()"
+  soon 30 is "select current_setting('synchronous_standby_names') = ''"
+  compose up --detach --no-deps --wait wal_receiver
+  compose stop wal_receiver
+}
+mend_receiver_stopped() {
+  soon 5 is "select active from pg_replication_slots where slot_name = 'whats_agent_receiver'"
+  sed --in-place 's/\[receive, async\]/[receive, sync]/' "$stack/compose.yml"
+  sed --in-place 's/^#synchronous_standby_names/synchronous_standby_names/' "$stack/config/postgres/postgresql.conf"
+  sql "select pg_reload_conf()"
+  compose up --detach --no-deps --wait wal_receiver
+}
+
 # The volume goes right after a commit: what no archived segment has, the receiver has written down.
 break_volume_lost_receiving() {
   sql "create table if not exists fault_kept (moment timestamptz)"
