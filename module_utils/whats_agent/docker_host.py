@@ -10,6 +10,7 @@ import contextlib
 import importlib
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -137,10 +138,16 @@ def parse_volume(attributes: Mapping[str, Any]) -> Volume:
     )
 
 
+# Two threads that import parts of one package for the first time, at the same time, may see each other's half of it: one then fails
+# (seen: KeyError: 'docker').
+_IMPORTING = threading.RLock()
+
+
 def _sdk(name: str) -> Any:
     """Import a part of the Docker SDK where it is first needed: the package must load on hosts that lack it."""
     try:
-        return importlib.import_module(name)
+        with _IMPORTING:
+            return importlib.import_module(name)
     except ImportError as error:
         raise WhatsAgentError("the Docker SDK is missing: apt-get install python3-docker") from error
 
@@ -201,6 +208,7 @@ class DockerHost:
     def __init__(self, client: DockerClient | None = None, *, timeout: int = 30, clock: Clock = SYSTEM_CLOCK) -> None:
         """Connect lazily to the local engine; `client` is a ready `docker.DockerClient`, `timeout` seconds per call."""
         self._client = client
+        self._connecting = threading.RLock()
         self._timeout = timeout
         self._clock = clock
 
@@ -210,10 +218,11 @@ class DockerHost:
 
         Only this class calls it: whoever else did would have to explain its errors.
         """
-        if self._client is None:
-            with explained(f"cannot reach the Docker engine at {ENGINE_SOCKET}"):
-                self._client = _sdk("docker").DockerClient(base_url=ENGINE_SOCKET, timeout=self._timeout)
-        return self._client
+        with self._connecting:
+            if self._client is None:
+                with explained(f"cannot reach the Docker engine at {ENGINE_SOCKET}"):
+                    self._client = _sdk("docker").DockerClient(base_url=ENGINE_SOCKET, timeout=self._timeout)
+            return self._client
 
     # Containers ------------------------------------------------------------------------------------------------------
 

@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import importlib
 import re
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +17,7 @@ import docker.utils.socket
 import pytest
 import requests.exceptions
 import urllib3.exceptions
-from ansible.module_utils.whats_agent import archive_log, postgres_plan, postgres_proof
+from ansible.module_utils.whats_agent import archive_log, docker_host, postgres_plan, postgres_proof
 from ansible.module_utils.whats_agent.docker_host import DockerHost, parse_writers
 from ansible.module_utils.whats_agent.errors import WhatsAgentError
 
@@ -149,3 +152,31 @@ def test_nobody_else_calls_the_sdk() -> None:
     assert _raw_calls(own), "the pattern finds nothing where it must"
     found = [call for path in files if path != own for call in _raw_calls(path)]
     assert not found, f"raw calls of the Docker SDK, whose errors nobody explains: {found}"
+
+
+def test_threads_that_need_the_engine_first_import_one_after_the_other_and_share_a_client(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    at_work, most, clients = 0, 0, []
+    real = importlib.import_module
+
+    def slowly(name: str) -> Any:
+        nonlocal at_work, most
+        at_work += 1
+        most = max(most, at_work)
+        time.sleep(0.01)  # long enough for the other thread to come in, if it may
+        at_work -= 1
+        return real(name)
+
+    def connect(**_options: Any) -> Any:
+        clients.append(SimpleNamespace())
+        return clients[-1]
+
+    monkeypatch.setattr(docker_host.importlib, "import_module", slowly)
+    monkeypatch.setattr(docker, "DockerClient", connect)
+    host = DockerHost()
+    with ThreadPoolExecutor(max_workers=4) as threads:
+        found = list(threads.map(lambda _number: host.client, range(4)))
+    assert most == 1
+    assert len(clients) == 1
+    assert all(client is clients[0] for client in found)
