@@ -17,7 +17,7 @@ import docker.utils.socket
 import pytest
 import requests.exceptions
 import urllib3.exceptions
-from ansible.module_utils.whats_agent import archive_log, docker_host, postgres_plan, postgres_proof
+from ansible.module_utils.whats_agent import archive_log, postgres_plan, postgres_proof
 from ansible.module_utils.whats_agent.docker_host import DockerHost, parse_writers
 from ansible.module_utils.whats_agent.errors import WhatsAgentError
 
@@ -172,11 +172,11 @@ def test_threads_that_need_the_engine_first_import_one_after_the_other_and_share
         clients.append(SimpleNamespace())
         return clients[-1]
 
-    monkeypatch.setattr(docker_host.importlib, "import_module", slowly)
+    monkeypatch.setattr("ansible.module_utils.whats_agent.docker_host.importlib.import_module", slowly)
     monkeypatch.setattr(docker, "DockerClient", connect)
     host = DockerHost()
     with ThreadPoolExecutor(max_workers=4) as threads:
         found = list(threads.map(lambda _number: host.client, range(4)))
     assert most == 1
     assert len(clients) == 1
-    assert all(client is clients[0] for client in found)
+    assert {id(client) for client in found} == {id(clients[0])}
