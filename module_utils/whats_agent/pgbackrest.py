@@ -204,7 +204,8 @@ def parse_info(output: str, stanza: str = STANZA) -> Repository:
         # A wrong passphrase puts noise into the message, control characters included.
         stanzas: list[dict[str, Any]] = json.loads(output, strict=False)
     except ValueError as error:
-        raise WhatsAgentError("pgBackRest's info is not JSON", stdout=output[:400]) from error
+        said = _printable(output) or "nothing"
+        raise WhatsAgentError(f"pgBackRest's info is not JSON but {said}", stdout=output[:400]) from error
     found = next((s for s in stanzas if s.get("name") == stanza), None)
     if found is None:
         return Repository(STATUS_MISSING_STANZA_PATH, "missing stanza path", "", (), "", "")
@@ -328,7 +329,8 @@ def _argv(command: str, *options: str) -> list[str]:
 
 def info_argv() -> list[str]:
     """Return the command that lists the repository as JSON."""
-    return _argv("info", "--output=json", f"--io-timeout={LOOK_TIMEOUT_S}")
+    # What it warns of would stand before the JSON.
+    return _argv("info", "--output=json", f"--io-timeout={LOOK_TIMEOUT_S}", "--log-level-console=error")
 
 
 def stanza_create_argv() -> list[str]:
@@ -386,8 +388,8 @@ def archive_get_argv(segment: str, destination: str) -> list[str]:
 
 def repo_ls_argv(path: str, repo: int) -> list[str]:
     """Return the command that lists a folder of a repository as JSON, recursively."""
-    limit = f"--io-timeout={LOOK_TIMEOUT_S}"
-    return ["pgbackrest", f"--repo={repo}", "repo-ls", path, "--recurse", "--output=json", limit]
+    limits = (f"--io-timeout={LOOK_TIMEOUT_S}", "--log-level-console=error")
+    return ["pgbackrest", f"--repo={repo}", "repo-ls", path, "--recurse", "--output=json", *limits]
 
 
 def repo_rm_argv(path: str, repo: int) -> list[str]:
