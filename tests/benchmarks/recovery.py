@@ -47,8 +47,8 @@ class Case:
     """What the diagnosis must call it, and how it is measured.
 
     `fault` is what inflicts it, where that has another name. `arguments` of the runbook. `cached`: the repository was read a moment
-    before, at the large size only; else, as at night, it has to come from the disk. `small_only`: what the size changes is measured by
-    another case.
+    before, at the large size only; else, as at night, it has to come from the disk. `small_only`: what the size changes is measured
+    by another case.
     """
 
     name: str
