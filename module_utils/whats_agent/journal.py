@@ -98,9 +98,9 @@ class Progress:
         self._percent = 0.0
 
     def update(self, done: int, total: int, note: str = "") -> None:
-        """Tell how much of how much is done; the last one (done = total) is always written."""
+        """Tell how much of how much is done; the last one (done = total) is always written, once."""
         now = self._clock.boottime()
-        finished = total > 0 and done >= total
+        finished = total > 0 and done >= total and self._percent < 100.0
         if self._journal is None or (now - self._last < self._interval and not finished):
             return
         self._last = now

@@ -102,6 +102,14 @@ def test_runs_are_listed_newest_first_and_an_open_one_has_no_outcome(tmp_path: P
     assert run_ids(tmp_path / "nowhere") == []
 
 
+def test_an_end_that_lasts_is_told_once(tmp_path: Path, fake_clock: Any) -> None:
+    journal = Journal(tmp_path, RUN, clock=fake_clock.clock)
+    progress = Progress(journal, "replay", clock=fake_clock.clock)
+    for _ in range(5):
+        progress.update(10, 10)
+    assert [event["percent"] for event in read_events(journal.path)] == [100.0]
+
+
 def test_progress_is_rare_never_goes_back_and_ends_at_100(tmp_path: Path, fake_clock: Any) -> None:
     journal = Journal(tmp_path, RUN, clock=fake_clock.clock)
     progress = Progress(journal, "restore", interval=2, clock=fake_clock.clock)
