@@ -218,7 +218,7 @@ class RestoreSteps:
             return None
         data_dir = Path(old.mountpoint)
         tail = postgres_wal.unarchived(data_dir, frozenset(self.backrest.archived()), self.state.get("wal_start", ""))
-        return OldWal(data_dir, tail, None if self.state["target_time"] else self._old_end(old.name, tail))
+        return OldWal(data_dir, tail, None if self.state["target_time"] else self._old_end(old.name, data_dir, tail))
 
     def _step_carried(self) -> dict[str, Any]:
         """Carry over what WAL the archive lacks, from the old volume and from a WAL receiver, and note where it ends.
@@ -264,11 +264,12 @@ class RestoreSteps:
             )
         return Path(volume.mountpoint)
 
-    def _old_end(self, volume: str, tail: postgres_wal.Tail) -> str | None:
+    def _old_end(self, volume: str, data_dir: Path, tail: postgres_wal.Tail) -> str | None:
         """Return the LSN at which the old volume's WAL ends, or None where there is none to walk through."""
         argv = postgres_wal.walk_argv(DATA_DIR, tail.segments)
         walked = self.backrest.look_into(volume, argv, restore_id=self.state["id"])
-        return postgres_wal.walked_to(walked.exit_code, walked.stderr + walked.stdout, tail.segments)
+        held = postgres_wal.segments_in(data_dir)
+        return postgres_wal.walked_to(walked.exit_code, walked.stderr + walked.stdout, held)
 
     # Verifying -------------------------------------------------------------------------------------------------------
 

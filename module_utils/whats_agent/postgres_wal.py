@@ -56,15 +56,18 @@ def parse_wal_end(output: str) -> str | None:
 def walked_to(exit_code: int, output: str, segments: Collection[str]) -> str | None:
     """Return the LSN that replay must reach, from how a walk through the WAL ended; `segments` are what was there to walk.
 
-    A walk that ends at a missing segment came through the one before it. Of one that failed otherwise, what the segments
-    themselves prove counts: one that another of its timeline follows was written to its end. None where there was nothing to walk.
+    A walk that ends at a missing segment came through the one before it, if that is there: a walk that began nowhere misses one as
+    well. Of one that failed otherwise, what the segments themselves prove counts: one that another of its timeline follows was
+    written to its end. None where there was nothing to walk.
     """
     end = parse_wal_end(output)
     if end is not None or exit_code == 0:
         return end
     gone = _NEXT_IS_GONE.search(output)
     if gone is not None:
-        return lsn_text(max(0, segment_start(gone["segment"]) - WAL_SEGMENT_BYTES) + 1)
+        before = max(0, segment_start(gone["segment"]) - WAL_SEGMENT_BYTES)
+        if any(segment_start(name) == before for name in segments):
+            return lsn_text(before + 1)
     newest = max((name[:8] for name in segments), default="")
     own = sorted(name for name in segments if name[:8] == newest)
     return lsn_text(segment_start(own[-2]) + 1) if len(own) > 1 else None
@@ -173,7 +176,7 @@ def first_of_tail(segments: tuple[str, ...]) -> tuple[str, int] | None:
 # (that pg_controldata only warns about, and what it says then would send the search anywhere).
 _WALK = """
 control=$(pg_controldata --pgdata="$1" 2>&1) || control=
-case "$control" in *WARNING*) control= ;; esac
+case "$control" in *WARNING:* | *warning:*) control= ;; esac
 if [ -n "$control" ]; then
   start=$(printf '%s\\n' "$control" | sed -n "s/^Latest checkpoint's REDO location: *//p")
   timeline=$(printf '%s\\n' "$control" | sed -n "s/^Latest checkpoint's TimeLineID: *//p")

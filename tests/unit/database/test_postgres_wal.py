@@ -172,6 +172,9 @@ def test_replay_must_have_passed_the_last_whole_record(said: str, end: str | Non
         pytest.param(
             1, 'could not find file "000000020000000000000005": No such file', "0/4000001", id="into the last one"
         ),
+        pytest.param(
+            1, 'could not find file "DBBEFA40DBBEFA4000000099": No such file', "0/3000001", id="begun where no WAL is"
+        ),
         pytest.param(1, "could not find a valid record after 0/7000028", "0/3000001", id="what the segments prove"),
         pytest.param(137, "", "0/3000001", id="killed"),
     ],
@@ -224,3 +227,23 @@ def test_replay_must_come_as_far_as_the_last_segment_before_a_hole() -> None:
     ]
     assert wal.newest_before("000000010000000000000005", names) == "000000010000000000000004"
     assert wal.newest_before("000000010000000000000003", names) is None
+
+
+# Of PostgreSQL 17.12, of a control file of noise; PostgreSQL 16 and before say WARNING.
+@pytest.mark.parametrize(
+    "warning",
+    [
+        "pg_controldata: warning: calculated CRC checksum does not match value stored in control file",
+        "WARNING: Calculated CRC checksum does not match value stored in file.",
+    ],
+)
+def test_what_a_damaged_control_file_says_is_no_place_to_begin_a_walk(tmp_path: Path, warning: str) -> None:
+    told = f"{warning}\nLatest checkpoint's REDO location:    DAD69EB5/E2758DEF\nLatest checkpoint's TimeLineID:       99\n"
+    for name, body in (("pg_controldata", f"cat <<'END'\n{told}END\n"), ("pg_waldump", 'echo "$@"\n')):
+        program = tmp_path / name
+        program.write_text(f"#!/bin/sh\n{body}")
+        program.chmod(0o755)
+    argv = wal.walk_argv("/data", (f"00000001{'0' * 14}05",))
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    done = subprocess.run(argv, env={"PATH": path}, capture_output=True, text=True, check=True)
+    assert done.stdout.split()[-2:] == ["--start=0/5000000", "--timeline=1"]
