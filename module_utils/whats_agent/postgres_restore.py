@@ -221,6 +221,11 @@ class Restore(RestoreSteps):
     def _climb(self) -> None:
         self.given_up.clear()
         self.old_wal = None
+        # Whatever the threads import is imported by now, and the engine answers: two that do so for the first time at once may fail of
+        # each other, or wait for each other for ever (both seen).
+        import psycopg  # noqa: F401
+
+        _ = self.docker.client
         with ThreadPoolExecutor(max_workers=2) as aside:
             self.stopping = None if self._done("served") else aside.submit(self.compose.stop, *WRITERS)
             self.filling = None if self._done("restored") else aside.submit(self._fill)
