@@ -221,11 +221,11 @@ class Restore(RestoreSteps):
     def _climb(self) -> None:
         self.given_up.clear()
         self.old_wal = None
-        # Whatever the threads import is imported by now, and the engine answers: two that do so for the first time at once may fail of
-        # each other, or wait for each other for ever (both seen).
-        import psycopg  # noqa: F401
+        # Imported, and the engine asked once, before the threads begin: two that do so for the first time at once may fail of each
+        # other, or wait for each other for ever (both seen).
+        import psycopg  # noqa: F401 - for the steps
 
-        _ = self.docker.client
+        self.docker.volume(self.state["new_volume"])
         with ThreadPoolExecutor(max_workers=2) as aside:
             self.stopping = None if self._done("served") else aside.submit(self.compose.stop, *WRITERS)
             self.filling = None if self._done("restored") else aside.submit(self._fill)
