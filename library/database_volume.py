@@ -106,7 +106,9 @@ def choose(host: DockerHost, env_file: Path, repository: Path, note: Path) -> tu
         configured=configured,
         noted=str(noted["volume"]) if noted else "",
         volumes=[
-            volume.name for volume in host.volumes({PGDATA_LABEL: PGDATA_ROLE}) if volume.name.startswith(PGDATA_PREFIX)
+            volume.name
+            for volume in host.volumes(f"{PGDATA_LABEL}={PGDATA_ROLE}")
+            if volume.name.startswith(PGDATA_PREFIX)
         ],
         has_backups=has_backups(repository),
     )

@@ -107,7 +107,7 @@ def observe(
     copy, copy_problems = store.newest()
     try:
         containers = docker.containers(place.project)
-        volumes = [volume.name for volume in docker.volumes({VOLUME_LABEL: VOLUME_ROLE})]
+        volumes = [volume.name for volume in docker.volumes(f"{VOLUME_LABEL}={VOLUME_ROLE}")]
     except WhatsAgentError as error:
         return Observed(engine_error=error.message, files=files)
     evidence = volume_evidence(place, files, copy, containers=containers, volumes=volumes, named=named_volume)

@@ -391,7 +391,11 @@ class DockerHost:
         entrypoint: Sequence[str] | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> str:
-        """Create a container of an image and return its id; it does not run yet. The parameters are as `run_once` has them."""
+        """Create a container of an image and return its id; it does not run yet.
+
+        `volumes` is the SDK's shape: `{name or path: {"bind": destination, "mode": "ro"}}`. `options` go to the SDK's
+        `containers.create` as they are (tmpfs, mem_limit, …).
+        """
         with explained(f"cannot start {argv[0] if argv else image} in a container of {image}"):
             container = self.client.containers.create(
                 image,
@@ -411,33 +415,16 @@ class DockerHost:
         image: str,
         argv: Sequence[str],
         *,
-        volumes: Mapping[str, Mapping[str, str]] | None = None,
-        network: str = "none",
-        user: str | None = None,
-        environment: Mapping[str, str] | None = None,
-        labels: Mapping[str, str] | None = None,
-        entrypoint: Sequence[str] | None = None,
         timeout: float = 60,
         on_tick: Callable[[str], None] | None = None,
-        options: Mapping[str, Any] | None = None,
+        **container_options: Any,
     ) -> ExecResult:
         """Run a command in a fresh container of an image, and remove the container whatever happens.
 
-        `volumes` is the SDK's shape: `{name or path: {"bind": destination, "mode": "ro"}}`. `on_tick(container id)` is
-        called about once a second while it runs: the place for lock checks and progress; what it raises stops the
-        container. `options` go to the SDK's `containers.create` as they are (tmpfs, mem_limit, …).
+        `on_tick(container id)` is called about once a second while it runs: the place for lock checks and progress; what it
+        raises stops the container. All else is as `create_container` has it.
         """
-        container = self.create_container(
-            image,
-            argv,
-            volumes=volumes,
-            network=network,
-            user=user,
-            environment=environment,
-            labels=labels,
-            entrypoint=entrypoint,
-            options=options,
-        )
+        container = self.create_container(image, argv, **container_options)
         try:
             with explained(f"cannot run {argv[0] if argv else image} in a container of {image}"):
                 api = self.client.api
@@ -494,17 +481,10 @@ class DockerHost:
                 return None
             raise
 
-    def volumes(self, labels: Mapping[str, str]) -> list[Volume]:
-        """Return the volumes that carry all these labels, oldest first."""
-        wanted = [f"{name}={value}" for name, value in labels.items()]
+    def volumes(self, *labels: str) -> list[Volume]:
+        """Return the volumes that carry all these labels (`name` or `name=value`), oldest first."""
         with explained("cannot list the volumes"):
-            found = self.client.api.volumes(filters={"label": wanted})["Volumes"] or []
-        return sorted((parse_volume(entry) for entry in found), key=lambda volume: (volume.created_at, volume.name))
-
-    def labelled_volumes(self, label: str) -> list[Volume]:
-        """Return the volumes that carry a label (`name` or `name=value`), oldest first."""
-        with explained(f"cannot list the volumes with the label {label}"):
-            found = self.client.api.volumes(filters={"label": [label]})["Volumes"] or []
+            found = self.client.api.volumes(filters={"label": list(labels)})["Volumes"] or []
         return sorted((parse_volume(entry) for entry in found), key=lambda volume: (volume.created_at, volume.name))
 
     def create_volume(self, name: str, labels: Mapping[str, str]) -> Volume:

@@ -132,7 +132,7 @@ class ScratchServer:
 
 def scratch_volumes(docker: DockerHost) -> list[str]:
     """Return the volumes that proofs have made and not removed."""
-    return [volume.name for volume in docker.labelled_volumes(SCRATCH_LABEL)]
+    return [volume.name for volume in docker.volumes(SCRATCH_LABEL)]
 
 
 def sweep(docker: DockerHost) -> None:

@@ -221,8 +221,8 @@ class Restore(RestoreSteps):
     def _climb(self) -> None:
         self.given_up.clear()
         self.old_wal = None
-        # Imported, and the engine asked once, before the threads begin: two that do so for the first time at once may fail of each
-        # other, or wait for each other for ever (both seen).
+        # What the threads import must be imported by now, and the SDK imports more at its first call: two threads that import
+        # psycopg and the SDK at the same time share modules, and Python 3.11 then hangs for ever, once in forty times.
         import psycopg  # noqa: F401 - for the steps
 
         self.docker.volume(self.state["new_volume"])

@@ -67,7 +67,7 @@ def data_volumes(backrest: Backrest) -> list[DataVolume]:
             size=_size(Path(volume.mountpoint)),
             kept_because=reason_to_keep(volume.name, in_use, unfinished, repository),
         )
-        for volume in backrest.docker.volumes({VOLUME_LABEL: VOLUME_ROLE})
+        for volume in backrest.docker.volumes(f"{VOLUME_LABEL}={VOLUME_ROLE}")
         if volume.name.startswith(f"{place.project}_pgdata_")
     ]
 

@@ -78,26 +78,12 @@ from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+from ansible.module_utils.whats_agent.postgres_unfinished import STEPS  # noqa: E402
 
 POLL_SECONDS = 0.005
 PTRACE_SYSCALL, PTRACE_DETACH, PTRACE_SEIZE, PTRACE_INTERRUPT = 24, 17, 0x4206, 0x4207
 PTRACE_O_TRACESYSGOOD = 1
 WALL = 0x40000000  # wait for a thread that is no child, too
-STEPS = (
-    "planned",
-    "fenced",
-    "restored",
-    "carried",
-    "started",
-    "replayed",
-    "verified",
-    "switched",
-    "promoted",
-    "served",
-    "archiving",
-    "checked",
-    "backed_up",
-)
 
 
 class MomentError(Exception):

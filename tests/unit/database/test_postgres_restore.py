@@ -67,9 +67,11 @@ class Parts:
         self.calls: list[str] = []
         self.restore = ""
         self.at_work: dict[str, list[str]] = {}
+        self.asked_by: list[threading.Thread] = []
 
     def volume(self, name: str) -> Any:
         """Return whether a volume is there."""
+        self.asked_by.append(threading.current_thread())
         return SimpleNamespace(name=name, labels={RESTORE_LABEL: self.restore}) if name in self.volumes else None
 
     def container(self, *_names: str) -> Any:
@@ -254,6 +256,19 @@ def test_the_volume_is_being_filled_while_the_server_is_stopped(place: DatabaseP
         return {}
 
     assert filling(_step_fenced=fence)(place, Parts()).run()["finished_at"]
+
+
+def test_the_engine_is_asked_before_the_threads_begin(place: DatabasePlace, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = Parts()
+    asked: list[list[threading.Thread]] = []
+
+    def fill(_self: Recorded) -> dict[str, Any]:
+        asked.append(list(parts.asked_by))
+        return {}
+
+    monkeypatch.setattr(Recorded, "_fill", fill)
+    Recorded(place, parts).run()
+    assert asked[0][:1] == [threading.main_thread()]
 
 
 def test_what_ends_the_restore_ends_the_filling_too(place: DatabasePlace) -> None:
