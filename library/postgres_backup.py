@@ -109,6 +109,10 @@ rehearsal:
   description: RTO and RPO as measured, their targets, and what was missed.
   returned: when O(state=rehearsed)
   type: dict
+away:
+  description: Which repositories could not be reached, and so hold nothing of this, and why; empty where all could be.
+  returned: when something was done
+  type: str
 repository:
   description: How the repository stands afterwards.
   returned: always
@@ -133,7 +137,7 @@ from ansible.module_utils.whats_agent.docker_host import DockerHost
 from ansible.module_utils.whats_agent.errors import WhatsAgentError
 from ansible.module_utils.whats_agent.journal import Progress, journal_for
 from ansible.module_utils.whats_agent.lock import Heart, Idle, heartbeat
-from ansible.module_utils.whats_agent.pgbackrest import Backup, candidates
+from ansible.module_utils.whats_agent.pgbackrest import Backup, away, candidates, told_away
 from ansible.module_utils.whats_agent.postgres_backrest import Backrest
 from ansible.module_utils.whats_agent.postgres_host import DatabasePlace
 from ansible.module_utils.whats_agent.postgres_plan import choose
@@ -147,8 +151,9 @@ def predicted(backrest: Backrest, state: str, kind: str) -> dict[str, Any]:
         return {"changed": True, "steps": ["there is no database yet: prepare the repository, take a full backup"]}
     repository = backrest.info()
     if state == "ready":
-        missing = not candidates(repository)
-        return {"changed": missing, "steps": ["take the first full backup"] if missing else []}
+        filled = {backup.repo for backup in candidates(repository)}
+        missing = set(backrest.repositories()) - filled - set(away(repository))
+        return {"changed": bool(missing), "steps": ["take the first full backup"] if missing else []}
     steps = {
         "taken": f"take a {kind} backup",
         "proven": "prove a backup",
@@ -189,8 +194,10 @@ def act(module: AnsibleModule, backrest: Backrest, heart: Heart | Idle) -> dict[
             postgres_backup.expire(backrest, keep_full, outcome)
         else:
             outcome.steps.append("what a recovery would stand on is proven already")
-    for warning in outcome.warnings:
+    for warning in outcome.warnings + ([told_away(outcome.away)] if outcome.away else []):
         module.warn(warning)
+    if outcome.taken and outcome.away:
+        result["not_everywhere"] = (module.params["type"], postgres_backup.told_not_off_host(outcome))
     return {**result, **outcome.as_dict(), "changed": outcome.changed}
 
 
@@ -251,9 +258,11 @@ def main() -> None:
             result = act(module, backrest, heart)
         kinds = {"taken": module.params["type"], "proven": "prove"}
         archive = ArchivePlace(place.stack_dir, place.state_dir, place.project)
+        failed = result.pop("not_everywhere", None)
         # What is ready already is no news: a timer writes how things stand every few minutes.
         if result["changed"] or module.params["state"] != "ready":
-            backup_status.write(backrest, archive, done=kinds.get(module.params["state"]))
+            done = None if failed else kinds.get(module.params["state"])
+            backup_status.write(backrest, archive, done=done, failed=failed)
         result["repository"] = postgres_backup.standing(backrest.info())
     except WhatsAgentError as error:
         module.fail_json(msg=error.message, **error.details)

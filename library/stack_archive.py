@@ -105,6 +105,10 @@ steps:
   returned: always
   type: list
   elements: str
+away:
+  description: Why the second archive could not be reached and was left for later; empty where it was, or where there is none.
+  returned: when O(state=ready) or O(state=taken), in check mode only the former
+  type: str
 snapshot:
   description: The snapshot that was taken, extracted or loaded from.
   returned: when O(state=taken), O(state=extracted) or O(state=images_loaded), and not in check mode
@@ -181,11 +185,15 @@ def look(params: dict[str, Any], place: ArchivePlace) -> dict[str, Any] | None:
     return None
 
 
+def told(made: stack_archive.Readiness) -> dict[str, Any]:
+    """Return a readiness as the module's result."""
+    return {"changed": bool(made.steps), "steps": made.steps, "away": made.away}
+
+
 def predict(params: dict[str, Any], place: ArchivePlace) -> dict[str, Any]:
     """Say what would be done; what could not be done is an error here too."""
     if params["state"] == "ready":
-        steps = stack_archive.unready(place)
-        return {"changed": bool(steps), "steps": steps}
+        return told(stack_archive.ready(place, dry=True))
     if params["state"] == "extracted":
         stack_archive.choose(snapshots(store_of(params, place), stack_archive.TAG), params["snapshot"])
     return {"changed": True, "steps": [PREDICTED[params["state"]]]}
@@ -195,8 +203,7 @@ def act(params: dict[str, Any], place: ArchivePlace, heart: Heart | Idle) -> dic
     """Do what is asked for and return the module's result."""
     state = params["state"]
     if state == "ready":
-        steps = stack_archive.ready(place)
-        return {"changed": bool(steps), "steps": steps}
+        return told(stack_archive.ready(place))
     if state == "extracted":
         target = Path(params["target"])
         found = stack_archive.extract(store_of(params, place), params["snapshot"], target, params["include"])
@@ -210,10 +217,12 @@ def act(params: dict[str, Any], place: ArchivePlace, heart: Heart | Idle) -> dic
     reporter = Progress(journal_for(params["run_id"], place.state_dir), "archive", unit="parts")
     done = stack_archive.archive(place, backrest.docker, heart=heart, progress=reporter)
     steps = done.steps
-    if params["prune_log"]:
+    # What lies on this host only is not archived as it was wanted: the message log keeps it until it is.
+    if params["prune_log"] and not done.not_copied:
         steps += archive_prune.prune(place, backrest, done.log.last_id)
-    backup_status.write(backrest, place, done="archive")
-    return {"changed": True, "snapshot": done.snapshot, "steps": steps}
+    ended: dict[str, Any] = {"failed": ("archive", done.not_copied)} if done.not_copied else {"done": "archive"}
+    backup_status.write(backrest, place, **ended)
+    return {"changed": True, "snapshot": done.snapshot, "steps": steps, "away": done.not_copied}
 
 
 def main() -> None:
@@ -260,6 +269,8 @@ def main() -> None:
         module.fail_json(msg=error.message, **error.details)
     except OSError as error:
         module.fail_json(msg=f"cannot read or write {error.filename}: {error.strerror}")
+    if result.get("away"):
+        module.warn(result["away"])
     module.exit_json(**result)
 
 

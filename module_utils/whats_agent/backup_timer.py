@@ -65,13 +65,18 @@ def work(backrest: Backrest, arguments: argparse.Namespace, journal: Journal, he
         place = archive_place(arguments)
         reporter = Progress(journal, "archive", unit="parts")
         done = stack_archive.archive(place, backrest.docker, heart=heart, progress=reporter)
+        if done.not_copied:
+            raise WhatsAgentError(done.not_copied, snapshot=done.snapshot, steps=done.steps)
         pruned = archive_prune.prune(place, backrest, done.log.last_id)
         return {"snapshot": done.snapshot, "steps": done.steps + pruned}
     if kind != "prove":
         outcome = postgres_backup.take(
             backrest, cast("BackupType", kind), keep_full=arguments.keep_full, progress=progress
         )
-        return {**outcome.as_dict(), "warnings": outcome.warnings}
+        told = {**outcome.as_dict(), "warnings": outcome.warnings}
+        if outcome.away:
+            raise WhatsAgentError(postgres_backup.told_not_off_host(outcome), **told)
+        return told
     database = env_file.read_env(backrest.place.env_path)["DB_NAME"]
     return postgres_proof_round.prove_due(
         backrest, keep_full=arguments.keep_full, heart=heart, progress=progress, dbname=database

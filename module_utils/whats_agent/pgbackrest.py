@@ -183,6 +183,11 @@ def away(repository: Repository) -> dict[int, str]:
     }
 
 
+def takes_backups(repository: Repository) -> bool:
+    """Tell whether a backup can be put anywhere: that one holds none yet, or that another is away, is no hindrance."""
+    return repository.problem is None or repository.status == STATUS_NO_BACKUP or bool(away(repository))
+
+
 def told_away(found: Mapping[int, str]) -> str:
     """Say in a line which repositories cannot be reached, and why."""
     return "; ".join(f"repository {number} cannot be reached: {reason}" for number, reason in sorted(found.items()))
@@ -343,10 +348,14 @@ def check_argv(timeout_s: int = 60) -> list[str]:
     return _argv("check", f"--archive-timeout={timeout_s}")
 
 
-def backup_argv(kind: BackupType, repo: int, annotations: Mapping[str, str]) -> list[str]:
-    """Return the command that takes a backup into a repository, telling each file with its share on standard output."""
+def backup_argv(kind: BackupType, repo: int, annotations: Mapping[str, str], arrival_s: int = 60) -> list[str]:
+    """Return the command that takes a backup into a repository, telling each file with its share on standard output.
+
+    `arrival_s`: for how long it waits for the WAL that makes the backup whole to reach the repository.
+    """
+    how = [f"--archive-timeout={arrival_s}", "--log-level-console=detail", "--no-expire-auto"]
     notes = [f"--annotation={key}={value}" for key, value in sorted(annotations.items())]
-    return _argv("backup", f"--repo={repo}", f"--type={kind}", "--log-level-console=detail", "--no-expire-auto", *notes)
+    return _argv("backup", f"--repo={repo}", f"--type={kind}", *how, *notes)
 
 
 def expire_argv(repo: int, keep_full: int) -> list[str]:

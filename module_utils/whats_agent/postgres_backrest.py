@@ -26,8 +26,9 @@ RESTORE_LABEL = "whats_agent.restore"  # on containers and volumes of a restore 
 _BACKUP_TIMEOUT_S = 6 * 3600
 _TAIL_LINES = 12
 # For a segment to arrive while another repository is away: pgBackRest waits for that one first (io-timeout), and PostgreSQL a
-# minute after it has failed three times.
+# minute after it has failed three times. A backup waits for several, one after the other.
 _ARRIVAL_S = 120.0
+_BACKUP_ARRIVAL_S = 900
 
 
 class Backrest:
@@ -280,8 +281,10 @@ class Backrest:
     def backup(self, kind: BackupType, repo: int, on_percent: Callable[[float], None]) -> Backup:
         """Take a backup into a repository and return it. One of damaged pages is an error, although pgBackRest ends well."""
         container = self.docker.require_running(self.place.project, self.place.service)
-        before = {(b.repo, b.label) for b in self.info().backups}
-        argv = pgbackrest.backup_argv(kind, repo, self._projected())
+        repository = self.info()
+        before = {(b.repo, b.label) for b in repository.backups}
+        waits = {"arrival_s": _BACKUP_ARRIVAL_S} if pgbackrest.away(repository) else {}
+        argv = pgbackrest.backup_argv(kind, repo, self._projected(), **waits)
         lines: list[str] = []
 
         def on_line(line: str) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from . import pgbackrest, postgres_receiver
 from .clock import SYSTEM_CLOCK, Clock
 from .errors import WhatsAgentError
-from .pgbackrest import expirable, iso, safe_to_expire
+from .pgbackrest import expirable, iso, repository_problem, safe_to_expire
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,19 +27,21 @@ FOLLOW_INTERVAL_S = 1.0
 
 @dataclass
 class Outcome:
-    """What was done, and how the repository stands after it."""
+    """What was done, and how the repository stands after it. `away`: repositories that nothing could be put into, and why."""
 
     changed: bool = False
     backup: Backup | None = None
     taken: list[Backup] = field(default_factory=list)
     steps: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    away: dict[int, str] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Return JSON-able data."""
         return {
             "backup": describe(self.backup) if self.backup else None,
             "steps": self.steps,
+            "away": pgbackrest.told_away(self.away),
         }
 
 
@@ -60,7 +62,8 @@ def standing(repository: Repository, clock: Clock = SYSTEM_CLOCK) -> dict[str, A
     return {
         "problem": repository.problem,
         "problem_pt": repository.problem_pt,
-        "takes_backups": repository.problem is None or repository.status == pgbackrest.STATUS_NO_BACKUP,
+        "takes_backups": pgbackrest.takes_backups(repository),
+        "away": pgbackrest.told_away(pgbackrest.away(repository)),
         "proven": [b.label for b in proven],
         "backups": len(repository.backups),
         "newest": describe(newest) if newest else None,
@@ -79,12 +82,11 @@ def take(
     keep_full: int,
     progress: Callable[[str], Progress],
 ) -> Outcome:
-    """Take a backup and let old ones expire, as far as a proven one stays."""
+    """Take a backup into each repository that can be reached, and let old ones expire, as far as a proven one stays."""
     repository = backrest.info()
-    if repository.problem and repository.status != pgbackrest.STATUS_NO_BACKUP:
-        raise WhatsAgentError(repository.problem, status=repository.status)
-    outcome = Outcome()
-    for repo in backrest.repositories():
+    _require_usable(repository)
+    outcome = Outcome(away=pgbackrest.away(repository))
+    for repo in [repo for repo in backrest.repositories() if repo not in outcome.away]:
         backup = backrest.backup(kind, repo, percent_of(progress(f"{kind} backup into repository {repo}")))
         # The first repository's is the one to speak of: it lies on this host.
         outcome.backup = outcome.backup or backup
@@ -96,6 +98,21 @@ def take(
     if folder is not None and (removed := postgres_receiver.prune(folder, backrest.archived())):
         outcome.steps.append(f"removed {removed} received WAL files that the repository holds")
     return outcome
+
+
+def told_not_off_host(outcome: Outcome) -> str:
+    """Say in a line that a backup lies on this host only, and why."""
+    labels = ", ".join(backup.label for backup in outcome.taken)
+    return f"{labels} was taken, but not everywhere: {pgbackrest.told_away(outcome.away)}"
+
+
+def _require_usable(repository: Repository) -> None:
+    """Fail where no repository takes a backup, with what is wrong with each of them."""
+    if pgbackrest.takes_backups(repository):
+        return
+    numbers = [number for number, code in sorted(repository.keys.items()) if code == pgbackrest.STATUS_OTHER]
+    reasons = [f"repository {number}: {repository_problem(repository, number)}" for number in numbers]
+    raise WhatsAgentError("; ".join(reasons) or repository.problem or "", status=repository.status)
 
 
 def follow_backup(backrest: Backrest, reporter: Progress, *, heart: Heart | Idle, clock: Clock = SYSTEM_CLOCK) -> bool:
@@ -128,10 +145,11 @@ def percent_of(reporter: Progress) -> Callable[[float], None]:
 
 
 def expire(backrest: Backrest, keep_full: int, outcome: Outcome) -> None:
-    """Let old backups expire, unless that would remove a repository's last proven one."""
+    """Let old backups expire, unless that would remove a repository's last proven one. One that is away keeps its own."""
     repository = backrest.info()
+    away = pgbackrest.away(repository)
     for repo in backrest.repositories():
-        if not expirable(repository, repo, keep_full):
+        if repo in away or not expirable(repository, repo, keep_full):
             continue
         if safe_to_expire(repository, repo, keep_full):
             backrest.expire(repo, keep_full)
@@ -152,15 +170,15 @@ def make_ready(backrest: Backrest, *, keep_full: int, progress: Callable[[str], 
         outcome.changed = True
         outcome.steps.append("prepared the repository")
         repository = backrest.info()
-    if repository.problem and repository.status != pgbackrest.STATUS_NO_BACKUP:
-        raise WhatsAgentError(repository.problem, status=repository.status)
-    # A repository that was added later is empty beside full ones.
+    _require_usable(repository)
+    outcome.away = pgbackrest.away(repository)
+    # A repository that was added later is empty beside full ones. One that is away is filled by the timers once it is back.
     filled = {backup.repo for backup in pgbackrest.candidates(repository)}
-    missing = [repo for repo in backrest.repositories() if repo not in filled]
-    if missing and filled:
+    missing = [repo for repo in backrest.repositories() if repo not in filled and repo not in outcome.away]
+    if missing and filled and not outcome.away:
         backrest.stanza_create()
     if missing:
-        backrest.check()
+        backrest.prove_archiving()
         taken = take(backrest, "full", keep_full=keep_full, progress=progress)
         outcome.changed = True
         outcome.backup, outcome.taken = taken.backup, taken.taken

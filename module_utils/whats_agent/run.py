@@ -123,8 +123,15 @@ class Run(Steps):
             return self._finish(outcome, cause=cause, remedy=last, rpo=verification.get("rpo"), checks=checks)
         reason = why_not(error, ends, verification, error_pt)
         outcome = "acted_not_recovered" if self._acted(events) else "refused"
+        counts = bool(error) or not (verification or {}).get("spares_breaker")
         return self._finish(
-            outcome, cause=cause, remedy=last, reason=reason, checks=checks, escalate=outcome != "refused"
+            outcome,
+            cause=cause,
+            remedy=last,
+            reason=reason,
+            checks=checks,
+            escalate=outcome != "refused",
+            counts=counts,
         )
 
     @staticmethod

@@ -173,7 +173,9 @@ class RunBase:
         confirm: str | None = None,
         checks: Sequence[Mapping[str, Any]] = (),
         escalate: bool = False,
+        counts: bool = True,
     ) -> dict[str, Any]:
+        """End the run; return its result. `counts`: whether the breaker is told, also of what no remedy here could have done."""
         result: dict[str, Any] = {
             "run": self.run_id,
             "host": self.about.host,
@@ -192,7 +194,7 @@ class RunBase:
         result["checks"] = checks
         result["next_step"] = next_step or recommend(result)
         result["message"] = message(result)
-        if self._holds_lease:
+        if self._holds_lease and counts:
             self._count(result)
         result = redact(result, self.known_secrets)
         self._journal.write("close", **{k: v for k, v in result.items() if k not in ("run", "dry_run")})

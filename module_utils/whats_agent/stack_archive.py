@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import secrets
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,26 +32,49 @@ if TYPE_CHECKING:
 
 TAG = "state"
 RESERVE_BYTES = 512 * 1024 * 1024
-PARTS = ("message log", "snapshot", "proof", "images", "copy", "check", "done")
+PARTS = ("message log", "snapshot", "proof", "images", "check", "copy", "done")
 
 
 @dataclass(frozen=True)
 class Archived:
-    """What was done. `log` is what the proven snapshot holds of the message log."""
+    """What was done. `log` is what the proven snapshot holds of the message log, `not_copied` why it is on this host only."""
 
     snapshot: str
     steps: list[str]
     log: archive_log.Export
+    not_copied: str = ""
 
 
-def ready(place: ArchivePlace) -> list[str]:
-    """Make every archive that is configured and not there; say which were made."""
-    return [f"made the archive {store.repository}" for store in place.stores() if make_ready(store)]
+@dataclass
+class Readiness:
+    """What was made, or would be, and the second archive's reason where it is left for when its host is back."""
+
+    steps: list[str] = field(default_factory=list)
+    away: str = ""
 
 
-def unready(place: ArchivePlace) -> list[str]:
-    """Say which archives would be made."""
-    return [f"make the archive {store.repository}" for store in place.stores() if not is_ready(store)]
+def ready(place: ArchivePlace, *, dry: bool = False) -> Readiness:
+    """Make every archive that is configured and not there.
+
+    A server that has archived before goes on beside a second one that cannot be reached; one that has not is not ready for it.
+    """
+    made = Readiness()
+    first = place.first()
+    for store in place.stores():
+        try:
+            if dry and not is_ready(store):
+                made.steps.append(f"make the archive {store.repository}")
+            elif not dry and make_ready(store):
+                made.steps.append(f"made the archive {store.repository}")
+        except WhatsAgentError as error:
+            if store == first or not _archived_before(first):
+                raise
+            made.away = error.message
+    return made
+
+
+def _archived_before(store: Store) -> bool:
+    return is_ready(store) and bool(snapshots(store, TAG))
 
 
 def archive(
@@ -97,14 +120,19 @@ def archive(
     tell("images")
     steps += archive_images.archive(store, docker, release, heart)
     drop_old(store, "cannot drop old snapshots")
+    tell("check")
+    run(store.check(restic.CHECKED_SHARE), "the archive is damaged", store=store)
+    # The last thing, since it may fail while all else is done: that host is somebody else's.
+    not_copied = ""
     second = place.second()
     if second is not None:
         tell("copy")
-        steps.append(copy(store, second, snapshot))
-    tell("check")
-    run(store.check(restic.CHECKED_SHARE), "the archive is damaged", store=store)
+        try:
+            steps.append(copy(store, second, snapshot))
+        except WhatsAgentError as error:
+            not_copied = error.message
     tell("done")
-    return Archived(snapshot, steps, log)
+    return Archived(snapshot, steps, log, not_copied)
 
 
 def gather(place: ArchivePlace, docker: DockerHost, root: Path, release: str, clock: Clock) -> archive_log.Export:

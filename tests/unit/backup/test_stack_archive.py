@@ -247,6 +247,33 @@ def test_an_unproven_snapshot_takes_no_proven_one_s_place(monkeypatch: pytest.Mo
     assert ran == [store.forget("state,proven")], "nothing unproven goes while nothing is proven"
 
 
+@pytest.mark.parametrize("dry", [False, True])
+@pytest.mark.parametrize("archived_before", [False, True])
+def test_a_second_archive_that_is_away_holds_up_only_a_server_that_never_archived(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dry: bool, archived_before: bool
+) -> None:
+    first, second = Store("/r", Path("/p")), Store("sftp:b@other:/r", Path("/p"))
+
+    def is_ready(store: Store) -> bool:
+        if store == second:
+            raise WhatsAgentError("cannot open the archive sftp:b@other:/r: Connection refused")
+        return True
+
+    monkeypatch.setattr(ArchivePlace, "stores", lambda _: [first, second])
+    monkeypatch.setattr(ArchivePlace, "first", lambda _: first)
+    monkeypatch.setattr(stack_archive, "is_ready", is_ready)
+    monkeypatch.setattr(stack_archive, "make_ready", lambda store: not is_ready(store))
+    monkeypatch.setattr(stack_archive, "snapshots", lambda *_: [snapshot(1, "state")] if archived_before else [])
+    place = ArchivePlace(tmp_path, tmp_path)
+    if archived_before:
+        made = stack_archive.ready(place, dry=dry)
+        assert made.steps == []
+        assert made.away.endswith("Connection refused")
+    else:
+        with pytest.raises(WhatsAgentError, match="Connection refused"):
+            stack_archive.ready(place, dry=dry)
+
+
 def test_a_killed_escrow_check_s_secrets_are_swept_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     left = tmp_path / "scratch/escrow-0badcafe"
     left.mkdir(parents=True)

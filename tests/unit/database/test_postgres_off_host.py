@@ -11,7 +11,13 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.whats_agent import pgbackrest as pb
-from ansible.module_utils.whats_agent import postgres_diagnosis, postgres_mend_storage, postgres_verify
+from ansible.module_utils.whats_agent import (
+    postgres_backup,
+    postgres_diagnosis,
+    postgres_mend_storage,
+    postgres_receiver,
+    postgres_verify,
+)
 from ansible.module_utils.whats_agent.clock import Clock
 from ansible.module_utils.whats_agent.docker_host import ExecResult
 from ansible.module_utils.whats_agent.errors import WhatsAgentError
@@ -166,3 +172,111 @@ def test_a_lost_repository_beside_one_in_order_is_prepared_anew(
     monkeypatch.setattr(Backrest, "service", type("Service", (), {"binds": {}})())
     done = postgres_mend_storage.mend_archiving(backrest, Order(write=False))
     assert done == ["prepared the repository"]
+
+
+class Filling(Answers):
+    """The same, into which backups can be put; where they went is kept."""
+
+    def __init__(self, tmp_path: Path, info: str) -> None:
+        super().__init__(tmp_path, {"info": [ExecResult(0, info, "")]})
+        self.filled: list[int] = []
+        self.expired: list[int] = []
+
+    def backup(self, kind: str, repo: int, _on_percent: object) -> pb.Backup:
+        """Take one."""
+        self.filled.append(repo)
+        return pb.Backup("20261129-000000F", kind, repo, 1, 2, 3, 4, False, "", "", "", "")
+
+    def expire(self, repo: int, _keep_full: int) -> None:
+        """Let old ones go."""
+        self.expired.append(repo)
+
+    def stanza_create(self) -> None:
+        """Prepare: pgBackRest refuses as long as one repository cannot be reached."""
+        raise WhatsAgentError(REFUSED)
+
+    def keep_infos(self) -> None:
+        """Keep nothing."""
+
+
+@pytest.fixture
+def without_receiver(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have no WAL receiver beside the database."""
+    monkeypatch.setattr(postgres_receiver, "receiver_dir", lambda *_: None)
+    monkeypatch.setattr(postgres_backup, "expirable", lambda *_: True)
+    monkeypatch.setattr(postgres_backup, "safe_to_expire", lambda *_: True)
+
+
+def nothing_told(_step: str) -> Any:
+    """Stand in for a journal's progress."""
+
+
+@pytest.mark.usefixtures("without_receiver")
+@pytest.mark.parametrize(
+    ("info", "filled"),
+    [
+        pytest.param(AWAY, [1], id="away"),
+        pytest.param(told(r1=(0, "ok"), r2=(0, "ok")), [1, 2], id="both there"),
+    ],
+)
+def test_a_backup_goes_wherever_it_can_and_what_is_away_is_named(tmp_path: Path, info: str, filled: list[int]) -> None:
+    backrest = Filling(tmp_path, info)
+    outcome = postgres_backup.take(backrest, "full", keep_full=4, progress=nothing_told)
+    assert (backrest.filled, backrest.expired) == (filled, filled)
+    assert list(outcome.away) == [n for n in (1, 2) if n not in filled]
+    named = "20261129-000000F was taken, but not everywhere: repository 2 cannot be reached: " + REFUSED
+    assert not outcome.away or postgres_backup.told_not_off_host(outcome) == named
+
+
+@pytest.mark.usefixtures("without_receiver")
+def test_a_deployment_leaves_a_repository_alone_that_is_away(tmp_path: Path) -> None:
+    backrest = Filling(tmp_path, AWAY)
+    outcome = postgres_backup.make_ready(backrest, keep_full=4, progress=nothing_told)
+    assert (outcome.changed, backrest.filled, list(outcome.away)) == (False, [], [2])
+
+
+def test_where_nothing_takes_a_backup_each_repository_says_why(tmp_path: Path) -> None:
+    backrest = Filling(tmp_path, told(r1=(1, "missing stanza path"), r2=(99, REFUSED)))
+    backrest.answers["info"] = [
+        ExecResult(
+            0,
+            json.dumps(
+                [
+                    {
+                        **json.loads(AWAY)[0],
+                        "backup": [],
+                        "repo": [
+                            {"key": 1, "cipher": "none", "status": {"code": 1, "message": "missing stanza path"}},
+                            {"key": 2, "cipher": "none", "status": {"code": 99, "message": REFUSED}},
+                        ],
+                        "status": {"code": 4, "message": "different across repos", "lock": {"backup": {"held": False}}},
+                    }
+                ]
+            ),
+            "",
+        )
+    ]
+    with pytest.raises(WhatsAgentError, match=r"repository 2: the repository cannot be read: \[HostConnectError\]"):
+        postgres_backup.make_ready(backrest, keep_full=4, progress=nothing_told)
+
+
+@pytest.mark.parametrize(("away", "arrival_s"), [(AWAY, 900), (told(r1=(0, "ok"), r2=(0, "ok")), 60)])
+def test_a_backup_waits_longer_for_its_wal_while_a_repository_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, away: str, arrival_s: int
+) -> None:
+    backrest = answers(tmp_path, away)
+    streamed: list[list[str]] = []
+
+    class Engine:
+        def require_running(self, *_: str) -> Any:
+            return type("Container", (), {"id": "c"})
+
+        def stream(self, _container: str, argv: list[str], *_: object, **__: object) -> int:
+            streamed.append(argv)
+            return 1
+
+    monkeypatch.setattr(backrest, "docker", Engine())
+    monkeypatch.setattr(backrest, "_projected", dict)
+    with pytest.raises(WhatsAgentError, match="the full backup failed"):
+        backrest.backup("full", 1, lambda _: None)
+    assert f"--archive-timeout={arrival_s}" in streamed[0]

@@ -292,6 +292,12 @@ def test_the_breaker_opens_refuses_and_closes_on_verified_health(target: Target)
     assert target.recover("stopped", "start", GOOD)["outcome"] == "recovered"
 
 
+def test_what_fails_on_another_host_is_not_counted(target: Target) -> None:
+    for _ in range(4):
+        assert target.recover("stopped", "start", {**BAD, "spares_breaker": True})["outcome"] == "acted_not_recovered"
+    assert not (target.state_dir / "breakers" / "fake.json").exists()
+
+
 def test_a_recovery_clears_the_count(target: Target) -> None:
     target.recover("stopped", "start", BAD)
     target.recover("stopped", "start", BAD)
