@@ -102,6 +102,91 @@ def test_options_that_only_sound_secret_are_accepted() -> None:
     assert refusals(**second(retention_full="4", retention_history="30")) == []
 
 
+S3: dict[str, Any] = {
+    "backup_second_repository": {
+        "repo2-type": "s3",
+        "repo2-s3-endpoint": "s3.example",
+        "repo2-s3-bucket": "kept",
+        "repo2-s3-region": "sa-east-1",
+        "repo2-path": "/whats_agent",
+        "repo2-cipher-type": "aes-256-cbc",
+        "repo2-bundle": True,
+    },
+    "backup_second_repository_secrets": {
+        "repo2-cipher-pass": PASSPHRASE,
+        "repo2-s3-key": "AKIAEXAMPLE",
+        "repo2-s3-key-secret": "an-s3-secret",
+    },
+    "backup_second_repository_private_key": "",
+    "backup_second_repository_known_hosts": "",
+}
+
+
+def test_by_s3_both_go_to_one_bucket_and_the_keys_are_in_no_option() -> None:
+    assert refusals(**S3) == []
+    (configuration,) = (f["content"] for f in made_of("__backup_files", **S3))
+    assert "repo2-bundle=y\n" in configuration
+    assert "an-s3-secret" not in configuration
+    archive = made_of("__backup_second", **S3)
+    assert archive["repository"] == "s3:https://s3.example:443/kept/whats_agent-archive"
+    assert archive["environment"] == {
+        "AWS_ACCESS_KEY_ID": "AKIAEXAMPLE",
+        "AWS_SECRET_ACCESS_KEY": "an-s3-secret",
+        "AWS_DEFAULT_REGION": "sa-east-1",
+    }
+
+
+def test_a_ca_of_ones_own_is_given_to_both() -> None:
+    own = {**S3, "backup_second_repository_ca": "-----BEGIN CERTIFICATE-----\nMII\n-----END CERTIFICATE-----\n"}
+    assert refusals(**own) == []
+    files = {Path(f["path"]).name: f["content"] for f in made_of("__backup_files", **own)}
+    assert files["ca.crt"] == own["backup_second_repository_ca"]
+    assert "repo2-storage-ca-file=/etc/pgbackrest/ca.crt\n" in files["pgbackrest.conf"]
+    archive = made_of("__backup_second", **own)
+    assert archive["environment"]["SSL_CERT_FILE"] == "/opt/whats_agent/config/pgbackrest/ca.crt"
+    assert not any(path.endswith("ca.crt") for path in made_of("__backup_absent", **own))
+    assert any(path.endswith("ca.crt") for path in made_of("__backup_absent", **S3))
+
+
+@pytest.mark.parametrize(
+    ("left_out", "words"),
+    [
+        ("repo2-s3-region", "repo2-type=s3 needs repo2-s3-region$"),
+        ("repo2-s3-key", "repo2-type=s3 needs repo2-s3-key$"),
+    ],
+)
+def test_what_s3_needs_is_asked_for(left_out: str, words: str) -> None:
+    given = {
+        name: {k: v for k, v in value.items() if k != left_out} if isinstance(value, dict) else value
+        for name, value in S3.items()
+    }
+    (refusal,) = refusals(**given)
+    assert re.search(words, refusal)
+
+
+def test_by_the_machine_s_own_role_no_keys_are_asked_for_and_none_are_given() -> None:
+    options = {**S3["backup_second_repository"], "repo2-s3-key-type": "auto"}
+    given = {
+        **S3,
+        "backup_second_repository": options,
+        "backup_second_repository_secrets": {"repo2-cipher-pass": PASSPHRASE},
+    }
+    assert refusals(**given) == []
+    assert list(made_of("__backup_second", **given)["environment"]) == ["AWS_DEFAULT_REGION"]
+
+
+def test_a_host_whose_certificate_nobody_would_look_at_is_refused() -> None:
+    for value in ("n", False):
+        given = {
+            **S3,
+            "backup_second_repository": {**S3["backup_second_repository"], "repo2-storage-verify-tls": value},
+        }
+        (refusal,) = refusals(**given)
+        assert "repo2-storage-verify-tls has to be y" in refusal
+    (refusal,) = refusals(backup_second_repository_ca="a certificate")
+    assert "over HTTPS, and this one is of type sftp" in refusal
+
+
 def test_the_second_repository_keeps_as_many_backups_as_the_first() -> None:
     options = made_of("__backup_second_options", backup_keep_full=7)
     assert options["repo2-retention-full"] == 7
