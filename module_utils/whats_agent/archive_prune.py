@@ -15,13 +15,16 @@ if TYPE_CHECKING:
 
 
 def limit(archived: int, repository: Repository) -> int:
-    """Return up to which id the log may be pruned: archived proven, and in the newest proven database backup. Pure.
+    """Return up to which id the log may be pruned: archived proven, and in each repository's newest proven backup. Pure.
 
-    A database restored from that backup lacks nothing before it; what comes after is replayed from the log.
+    A database restored from any of these lacks nothing before it; what comes after is replayed from the log.
     """
-    proven = [backup for backup in repository.backups if backup.proven]
-    projected = proven[-1].annotations.get(PROJECTED, "") if proven else ""
-    return min(archived, int(projected)) if projected.isdecimal() else 0
+    limits = [archived]
+    for number in {backup.repo for backup in repository.backups}:
+        proven = [backup for backup in repository.of(number) if backup.proven]
+        projected = proven[-1].annotations.get(PROJECTED, "") if proven else ""
+        limits.append(int(projected) if projected.isdecimal() else 0)
+    return min(limits) if len(limits) > 1 else 0
 
 
 def prune(place: ArchivePlace, backrest: Backrest, archived: int) -> list[str]:

@@ -190,6 +190,22 @@ def test_an_export_that_was_cut_short_is_an_error(tmp_path: Path, footer: str, w
             70,
             id="not what failed a later proof",
         ),
+        pytest.param(
+            [
+                backup(5, annotations={"proven": "x", "projected": "60"}, repo=2),
+                backup(6, annotations={"proven": "x", "projected": "70"}),
+            ],
+            60,
+            id="as far as the repository that has less",
+        ),
+        pytest.param(
+            [
+                backup(5, annotations={"projected": "60"}, repo=2),
+                backup(6, annotations={"proven": "x", "projected": "70"}),
+            ],
+            0,
+            id="one repository that has nothing proven yet",
+        ),
     ],
 )
 def test_the_log_is_pruned_only_as_far_as_a_proven_archive_and_a_proven_backup(
