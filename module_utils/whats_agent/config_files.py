@@ -23,9 +23,11 @@ POSTGRES = "config/postgres/postgresql.conf"
 REDIS = "config/redis/redis.conf"
 PGBACKREST = "config/pgbackrest/pgbackrest.conf"
 PASSPHRASES = "config/pgbackrest/conf.d/secrets.conf"
-# What reaching a second repository by SFTP takes, and how pgBackRest's configuration names the folder.
-SFTP_FOLDER = "config/pgbackrest/sftp/"
-SFTP_MOUNTED = "/etc/pgbackrest/sftp/"
+# What reaching a second repository takes, a folder for SFTP and a CA for HTTPS, and how pgBackRest's configuration names it.
+REACHING = {
+    "config/pgbackrest/sftp/": "/etc/pgbackrest/sftp/",
+    "config/pgbackrest/ca.crt": "/etc/pgbackrest/ca.crt",
+}
 # Without these the stack does not run. Others may lie beside them; the last good copy knows those.
 REQUIRED = (
     ENV,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import config_checks, config_drift, config_env, config_files
 from .config_copies import Copy, CopyStore
-from .config_files import COMPOSE, ENV, PGBACKREST, REQUIRED, SFTP_FOLDER, SFTP_MOUNTED, ConfigFile, service_of
+from .config_files import COMPOSE, ENV, PGBACKREST, REACHING, REQUIRED, ConfigFile, service_of
 from .config_volume import VolumeEvidence, choose
 from .docker_host import DockerHost
 from .errors import WhatsAgentError
@@ -144,12 +144,11 @@ def observe(
 def expected(files: Mapping[str, ConfigFile], copied: Mapping[str, ConfigFile]) -> list[str]:
     """Return what must be there: what every stack has, and what the last good copy holds. Pure.
 
-    Less what only a second repository took that is configured no longer: its key and its host's.
+    Less what only a second repository took that is configured no longer: its key and its host's, or its CA.
     """
     backrest = files.get(PGBACKREST)
-    taken_out = backrest is not None and SFTP_MOUNTED not in backrest.text
-    names = dict.fromkeys([*REQUIRED, *copied])
-    return [name for name in names if not (taken_out and name.startswith(SFTP_FOLDER))]
+    taken_out = [place for place, named in REACHING.items() if backrest is not None and named not in backrest.text]
+    return [name for name in dict.fromkeys([*REQUIRED, *copied]) if not name.startswith(tuple(taken_out))]
 
 
 def volume_evidence(

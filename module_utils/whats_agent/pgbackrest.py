@@ -194,7 +194,8 @@ def told_away(found: Mapping[int, str]) -> str:
 
 
 def _unopened(message: str) -> bool:
-    return "FormatError" in message or "CryptoError" in message
+    """Tell a wrong passphrase, which yields noise, from a host whose certificate nobody vouches for."""
+    return "FormatError" in message or ("CryptoError" in message and "certificate" not in message)
 
 
 def _printable(text: str) -> str:

@@ -35,11 +35,13 @@ def check(backrest: Backrest, content: str) -> None:
         write_atomic(folder / "conf.d" / "secrets.conf", content, mode=0o400, owner=(UID, GID))
         mounts = {k: v for k, v in repository_mounts(backrest.service).items() if v["bind"] != CONFIGURATION_DIR}
         mounts[str(folder)] = {"bind": CONFIGURATION_DIR, "mode": "ro"}
-        # What reaching a repository by SFTP takes is the server's own: it opens nothing.
-        sftp = Path(backrest.service.binds[CONFIGURATION_DIR][0]) / "sftp"
-        if sftp.is_dir():
+        # What reaching a repository takes is the server's own: it opens nothing.
+        configuration = Path(backrest.service.binds[CONFIGURATION_DIR][0])
+        if (configuration / "sftp").is_dir():
             (folder / "sftp").mkdir(mode=0o700)
-            mounts[str(sftp)] = {"bind": f"{CONFIGURATION_DIR}/sftp", "mode": "ro"}
+            mounts[str(configuration / "sftp")] = {"bind": f"{CONFIGURATION_DIR}/sftp", "mode": "ro"}
+        if (configuration / "ca.crt").is_file():
+            write_atomic(folder / "ca.crt", (configuration / "ca.crt").read_text(), mode=0o400, owner=(UID, GID))
         result = backrest.docker.run_once(
             backrest.service.image,
             pgbackrest.info_argv(),

@@ -100,16 +100,23 @@ def test_nothing_is_put_in_place_when_the_whole_is_not_sound(
     assert list(place.state_dir.iterdir()) == []
 
 
+@pytest.mark.parametrize("key", ["config/pgbackrest/sftp/key", "config/pgbackrest/ca.crt"])
 @pytest.mark.parametrize(
     ("backrest", "wanted"),
     [
-        pytest.param("repo2-sftp-private-key-file=/etc/pgbackrest/sftp/key\n", True, id="still configured"),
+        pytest.param(
+            "repo2-sftp-private-key-file=/etc/pgbackrest/sftp/key\nrepo2-storage-ca-file=/etc/pgbackrest/ca.crt\n",
+            True,
+            id="still configured",
+        ),
         pytest.param("repo1-path=/var/lib/pgbackrest\n", False, id="taken out of the inventory"),
         pytest.param(None, True, id="nobody knows"),
     ],
 )
-def test_what_a_second_repository_took_is_missed_only_while_there_is_one(backrest: str | None, wanted: bool) -> None:
-    key, backrest_conf = "config/pgbackrest/sftp/key", config_files.PGBACKREST
+def test_what_a_second_repository_took_is_missed_only_while_there_is_one(
+    backrest: str | None, wanted: bool, key: str
+) -> None:
+    backrest_conf = config_files.PGBACKREST
     there = {name: file for name, file in FILES.items() if name != backrest_conf}
     if backrest is not None:
         there[backrest_conf] = _file(backrest_conf, backrest)

@@ -30,6 +30,7 @@ class Docker:
     def run_once(self, _image: str, _argv: list[str], *, volumes: dict[str, Any], **_more: Any) -> ExecResult:
         """Take the mounts' targets; each folder must be there."""
         self.mounts = {mount["bind"]: source for source, mount in volumes.items()}
+        self.files = sorted(path.name for path in Path(self.mounts["/etc/pgbackrest"]).iterdir())
         return ExecResult(0, self.answer, "")
 
 
@@ -38,6 +39,7 @@ def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Return what asks, given how the second repository answers; it returns what was mounted."""
     configuration = tmp_path / "config"
     (configuration / "sftp").mkdir(parents=True)
+    (configuration / "ca.crt").write_text("a certificate")
     binds = {"/etc/pgbackrest": (str(configuration), True)}
     monkeypatch.setattr("os.chown", lambda *_: None)
     monkeypatch.setattr(postgres_escrow, "write_atomic", lambda path, text, **_: path.write_text(text))
@@ -53,6 +55,7 @@ def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             off_host_needed=lambda: True,
         )
         postgres_escrow.check(backrest, "[global]\nrepo1-cipher-pass=one\nrepo2-cipher-pass=two\n")
+        assert docker.files == ["ca.crt", "conf.d", "pgbackrest.conf", "sftp"]
         return docker.mounts
 
     return ask
