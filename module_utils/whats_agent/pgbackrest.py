@@ -349,7 +349,7 @@ def check_argv(timeout_s: int = 60) -> list[str]:
     return _argv("check", f"--archive-timeout={timeout_s}")
 
 
-def backup_argv(kind: BackupType, repo: int, annotations: Mapping[str, str], arrival_s: int = 60) -> list[str]:
+def backup_argv(kind: BackupType, repo: int, annotations: Mapping[str, str], arrival_s: int) -> list[str]:
     """Return the command that takes a backup into a repository, telling each file with its share on standard output.
 
     `arrival_s`: for how long it waits for the WAL that makes the backup whole to reach the repository.

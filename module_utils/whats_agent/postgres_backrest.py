@@ -28,7 +28,7 @@ _TAIL_LINES = 12
 # For a segment to arrive while another repository is away: pgBackRest waits for that one first (io-timeout), and PostgreSQL a
 # minute after it has failed three times. A backup waits for several, one after the other.
 _ARRIVAL_S = 120.0
-_BACKUP_ARRIVAL_S = 900
+_BACKUP_ARRIVAL_S, _BACKUP_ARRIVAL_AWAY_S = 60, 900
 
 
 class Backrest:
@@ -283,8 +283,8 @@ class Backrest:
         container = self.docker.require_running(self.place.project, self.place.service)
         repository = self.info()
         before = {(b.repo, b.label) for b in repository.backups}
-        waits = {"arrival_s": _BACKUP_ARRIVAL_S} if pgbackrest.away(repository) else {}
-        argv = pgbackrest.backup_argv(kind, repo, self._projected(), **waits)
+        arrival_s = _BACKUP_ARRIVAL_AWAY_S if pgbackrest.away(repository) else _BACKUP_ARRIVAL_S
+        argv = pgbackrest.backup_argv(kind, repo, self._projected(), arrival_s)
         lines: list[str] = []
 
         def on_line(line: str) -> None:

@@ -172,7 +172,8 @@ def make_ready(backrest: Backrest, *, keep_full: int, progress: Callable[[str], 
         repository = backrest.info()
     _require_usable(repository)
     outcome.away = pgbackrest.away(repository)
-    # A repository that was added later is empty beside full ones. One that is away is filled by the timers once it is back.
+    # A repository that was added later is empty beside full ones. One that is away is filled by the timers once it is back, one
+    # that was never prepared by the next deployment.
     filled = {backup.repo for backup in pgbackrest.candidates(repository)}
     missing = [repo for repo in backrest.repositories() if repo not in filled and repo not in outcome.away]
     if missing and filled and not outcome.away:
