@@ -279,9 +279,14 @@ class DockerHost:
             return parse_writers(self.client.api.containers(filters={"volume": volume}), volume)
 
     def main_process(self, container: str) -> int:
-        """Return the host's process id of a container's main process, 0 when it does not run."""
-        with explained(f"cannot inspect the container {container}"):
-            return int(self.client.api.inspect_container(container)["State"].get("Pid") or 0)
+        """Return the host's process id of a container's main process, 0 when it does not run or is gone by now."""
+        try:
+            with explained(f"cannot inspect the container {container}"):
+                return int(self.client.api.inspect_container(container)["State"].get("Pid") or 0)
+        except WhatsAgentError as error:
+            if _is_missing(error):
+                return 0
+            raise
 
     def logs(self, container: str, tail: int = 50) -> str:
         """Return the last lines a container wrote to stdout and stderr."""

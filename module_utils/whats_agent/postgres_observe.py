@@ -22,7 +22,7 @@ from .postgres_host import (
     connect,
     free_bytes,
 )
-from .postgres_processes import processes_of, stopped
+from .postgres_processes import processes_of, stopped, stopped_server
 from .postgres_server import (
     ServerFacts,
     holds_the_agents_tables,
@@ -249,9 +249,15 @@ def observe(
     if container is None or not container.running:
         return Observed(**seen)
     seen["receiver"] = receiver_facts(place, docker)
-    inside = _inside(place, container, env, signs, page_budget_s)
+    root = docker.main_process(container.id)
+    held = stopped_server(processes_of(root), root)
+    if held is not None:
+        # Its socket is there, and whoever calls waits until they give up.
+        inside: dict[str, Any] = {"connection_error": f"not tried: the server's process {held.pid} is stopped"}
+    else:
+        inside = _inside(place, container, env, signs, page_budget_s)
     if inside.get("connection_error"):
-        found = stopped(processes_of(docker.main_process(container.id)))
+        found = stopped(processes_of(root))
         inside["stopped_processes"] = tuple(process.describe() for process in found)
     elif structure and not inside.get("bad_pages"):
         inside |= _structure(docker, container.id, name)

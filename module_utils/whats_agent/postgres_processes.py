@@ -75,6 +75,11 @@ def stopped(processes: Iterable[Process]) -> tuple[Process, ...]:
     return tuple(process for process in processes if process.state == STOPPED)
 
 
+def stopped_server(processes: Iterable[Process], root: int) -> Process | None:
+    """Return the server itself, the child of the container's main process, if a signal has stopped it: it answers nobody then."""
+    return next((process for process in stopped(processes) if process.parent == root), None)
+
+
 def idle(processes: Iterable[Process]) -> tuple[Process, ...]:
     """Return the backends that wait for their client and hold no transaction, by what they call themselves.
 

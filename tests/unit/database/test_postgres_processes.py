@@ -4,7 +4,14 @@
 from __future__ import annotations
 
 import pytest
-from ansible.module_utils.whats_agent.postgres_processes import Process, descendants, idle, parse_stat, stopped
+from ansible.module_utils.whats_agent.postgres_processes import (
+    Process,
+    descendants,
+    idle,
+    parse_stat,
+    stopped,
+    stopped_server,
+)
 
 STAT = "1356 (postgres: a (b)) T 1330 1356 1330 0 -1 4194560 9 0 0 0 3 1 0 0 20 0 1 0 882211 228413440 7000"
 
@@ -31,6 +38,13 @@ def test_only_what_descends_from_the_container_is_its_own() -> None:
 
 def test_a_debuggers_stop_is_not_ours_to_end() -> None:
     assert [p.pid for p in stopped([process(1, state="T"), process(2, state="t"), process(3)])] == [1]
+
+
+def test_a_stopped_backend_is_not_the_stopped_server() -> None:
+    server, backend = process(11, 10), process(12, 11, state="T")
+    assert stopped_server([process(10), server, backend], 10) is None
+    halted = process(11, 10, state="T")
+    assert stopped_server([process(10), halted, backend], 10) == halted
 
 
 @pytest.mark.parametrize(
