@@ -137,7 +137,7 @@ from ansible.module_utils.whats_agent.docker_host import DockerHost
 from ansible.module_utils.whats_agent.errors import WhatsAgentError
 from ansible.module_utils.whats_agent.journal import Progress, journal_for
 from ansible.module_utils.whats_agent.lock import Heart, Idle, heartbeat
-from ansible.module_utils.whats_agent.pgbackrest import Backup, away, candidates, told_away
+from ansible.module_utils.whats_agent.pgbackrest import Backup, away, candidates
 from ansible.module_utils.whats_agent.postgres_backrest import Backrest
 from ansible.module_utils.whats_agent.postgres_host import DatabasePlace
 from ansible.module_utils.whats_agent.postgres_plan import choose
@@ -194,10 +194,8 @@ def act(module: AnsibleModule, backrest: Backrest, heart: Heart | Idle) -> dict[
             postgres_backup.expire(backrest, keep_full, outcome)
         else:
             outcome.steps.append("what a recovery would stand on is proven already")
-    for warning in outcome.warnings + ([told_away(outcome.away)] if outcome.away else []):
+    for warning in outcome.warnings:
         module.warn(warning)
-    if outcome.taken and outcome.away:
-        result["not_everywhere"] = (module.params["type"], postgres_backup.told_not_off_host(outcome))
     return {**result, **outcome.as_dict(), "changed": outcome.changed}
 
 
@@ -258,14 +256,17 @@ def main() -> None:
             result = act(module, backrest, heart)
         kinds = {"taken": module.params["type"], "proven": "prove"}
         archive = ArchivePlace(place.stack_dir, place.state_dir, place.project)
-        failed = result.pop("not_everywhere", None)
+        kind = kinds.get(module.params["state"])
         # What is ready already is no news: a timer writes how things stand every few minutes.
-        if result["changed"] or module.params["state"] != "ready":
-            done = None if failed else kinds.get(module.params["state"])
-            backup_status.write(backrest, archive, done=done, failed=failed)
+        if kind and result["away"]:
+            backup_status.write(backrest, archive, failed=(kind, result["away"]))
+        elif result["changed"] or module.params["state"] != "ready":
+            backup_status.write(backrest, archive, done=kind)
         result["repository"] = postgres_backup.standing(backrest.info())
     except WhatsAgentError as error:
         module.fail_json(msg=error.message, **error.details)
+    if result["away"]:
+        module.warn(result["away"])
     module.exit_json(**result)
 
 

@@ -9,8 +9,10 @@ from . import archive_log
 from .pgbackrest import PROJECTED
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from .archive_place import ArchivePlace
-    from .pgbackrest import Repository
+    from .pgbackrest import Backup, Repository
     from .postgres_backrest import Backrest
 
 
@@ -19,12 +21,15 @@ def limit(archived: int, repository: Repository) -> int:
 
     A database restored from any of these lacks nothing before it; what comes after is replayed from the log.
     """
-    limits = [archived]
-    for number in {backup.repo for backup in repository.backups}:
-        proven = [backup for backup in repository.of(number) if backup.proven]
-        projected = proven[-1].annotations.get(PROJECTED, "") if proven else ""
-        limits.append(int(projected) if projected.isdecimal() else 0)
-    return min(limits) if len(limits) > 1 else 0
+    held = [_projected(repository.of(number)) for number in {backup.repo for backup in repository.backups}]
+    return min(archived, *held) if held else 0
+
+
+def _projected(backups: Sequence[Backup]) -> int:
+    """Return up to which id the newest proven one of a repository's backups holds everything; 0 where nobody knows."""
+    proven = [backup for backup in backups if backup.proven]
+    projected = proven[-1].annotations.get(PROJECTED, "") if proven else ""
+    return int(projected) if projected.isdecimal() else 0
 
 
 def prune(place: ArchivePlace, backrest: Backrest, archived: int) -> list[str]:

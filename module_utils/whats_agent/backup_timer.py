@@ -74,8 +74,8 @@ def work(backrest: Backrest, arguments: argparse.Namespace, journal: Journal, he
             backrest, cast("BackupType", kind), keep_full=arguments.keep_full, progress=progress
         )
         told = {**outcome.as_dict(), "warnings": outcome.warnings}
-        if outcome.away:
-            raise WhatsAgentError(postgres_backup.told_not_off_host(outcome), **told)
+        if told["away"]:
+            raise WhatsAgentError(told["away"], **told)
         return told
     database = env_file.read_env(backrest.place.env_path)["DB_NAME"]
     return postgres_proof_round.prove_due(

@@ -100,12 +100,6 @@ def take(
     return outcome
 
 
-def told_not_off_host(outcome: Outcome) -> str:
-    """Say in a line that a backup lies on this host only, and why."""
-    labels = ", ".join(backup.label for backup in outcome.taken)
-    return f"{labels} was taken, but not everywhere: {pgbackrest.told_away(outcome.away)}"
-
-
 def _require_usable(repository: Repository) -> None:
     """Fail where no repository takes a backup, with what is wrong with each of them."""
     if pgbackrest.takes_backups(repository):
