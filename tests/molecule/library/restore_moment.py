@@ -81,7 +81,8 @@ from ansible.module_utils.basic import AnsibleModule  # noqa: E402
 from ansible.module_utils.whats_agent.postgres_unfinished import STEPS  # noqa: E402
 
 POLL_SECONDS = 0.005
-PTRACE_SYSCALL, PTRACE_DETACH, PTRACE_SEIZE, PTRACE_INTERRUPT = 24, 17, 0x4206, 0x4207
+STOP_SECONDS = 30  # a process may wait for its disk first
+PTRACE_SYSCALL, PTRACE_DETACH, PTRACE_SEIZE = 24, 17, 0x4206
 PTRACE_O_TRACESYSGOOD = 1
 WALL = 0x40000000  # wait for a thread that is no child, too
 
@@ -126,14 +127,24 @@ def ptrace(request: int, pid: int, data: int = 0) -> None:
         raise OSError(ctypes.get_errno(), f"ptrace {request:#x} of {pid}: {os.strerror(ctypes.get_errno())}")
 
 
+def wait_until_stopped(pid: int, deadline: float) -> None:
+    """Wait until a signal has stopped a process."""
+    while (state := Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0]) != "T":
+        if state in ("Z", "X") or time.monotonic() > deadline:
+            raise MomentError(f"process {pid} did not stop: its state is {state}")
+        time.sleep(POLL_SECONDS)
+
+
 def stop_after(pid: int, path: Path, step: str) -> None:
     """Stop a restore's process once it has finished a step, and before it can write anything else.
 
     Some steps take but a few milliseconds, in which no onlooker is sure to be awake: so its main thread, which writes the
-    state, is let go from one system call to the next.
+    state, is let go from one system call to the next. It stands still while the tracer comes, or it would run on in between.
     """
+    os.kill(pid, signal.SIGSTOP)
+    wait_until_stopped(pid, time.monotonic() + STOP_SECONDS)
     ptrace(PTRACE_SEIZE, pid, PTRACE_O_TRACESYSGOOD)
-    ptrace(PTRACE_INTERRUPT, pid)
+    os.kill(pid, signal.SIGCONT)
     looked_at = (0, 0)
     while True:
         _pid, status = os.waitpid(pid, WALL)
