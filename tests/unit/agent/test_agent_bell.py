@@ -89,12 +89,14 @@ def test_what_nobody_rings_for_is_found_all_the_same(crew: Crew, eventually: Cal
 
 def test_idle_threads_look_once_a_second_together(crew: Crew, eventually: Callable[..., None]) -> None:
     eventually(lambda: settled(crew))
-    before = crew.looks
+    before, began = crew.looks, time.monotonic()
     time.sleep(2.2 * bell_module.IDLE_SECONDS)
-    assert 1 <= crew.looks - before <= 4
+    # A busy machine may sleep longer. Each of eight threads for itself would look eight times as often.
+    assert 1 <= crew.looks - before <= 2 * (time.monotonic() - began) / bell_module.IDLE_SECONDS
 
 
-def test_a_ring_before_the_wait_is_not_lost() -> None:
+def test_a_ring_before_the_wait_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bell_module, "IDLE_SECONDS", 60)
     bell = Bell()
     bell.ring()
     started = time.monotonic()

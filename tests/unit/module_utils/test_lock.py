@@ -112,7 +112,7 @@ def test_a_lease_of_another_boot_is_taken_over_at_once(tmp_path: Path) -> None:
     rebooted = replace(SYSTEM_CLOCK, boot_id=lambda: "another", boottime=lambda: 3.0)
     started = time.monotonic()
     dead = HostLock(tmp_path, clock=rebooted).acquire("run-b", "database", HOLDER)
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 10, "it waited for the lease to end"
     assert dead is not None
     assert dead.run == "run-a"
 
@@ -207,9 +207,9 @@ def test_a_step_that_ends_after_losing_its_lease_is_told_so(tmp_path: Path, even
 
 
 def test_the_heart_keeps_a_short_lease_alive(tmp_path: Path) -> None:
-    HostLock(tmp_path, time_to_live=0.6).acquire("run-a", "database", HOLDER)
+    HostLock(tmp_path, time_to_live=2).acquire("run-a", "database", HOLDER)
     with heartbeat("run-a", tmp_path, interval=0.05):
-        time.sleep(1.2)  # twice the time to live: the passing of time is what is tested
+        time.sleep(3)  # longer than the time to live: the passing of time is what is tested
         with pytest.raises(LockHeldError):
             HostLock(tmp_path).acquire("run-b", "database", HOLDER)
 
