@@ -125,7 +125,10 @@ def find(seen: Observed, limits: Limits = DEFAULT_LIMITS) -> Finding:
     if restore is not None:
         return restore
     return (
-        found or _server(seen, limits) or replace(_finding(HEALTHY, *_health_evidence(seen)), read=_partly_read(seen))
+        found
+        or _server(seen, limits)
+        or _unsound(seen)
+        or replace(_finding(HEALTHY, *_health_evidence(seen)), read=_partly_read(seen))
     )
 
 
@@ -159,6 +162,19 @@ def _restore(seen: Observed, found: Finding | None, limits: Limits) -> Finding |
         ("new volume", state.get("new_volume", "")),
         ("old volume", state.get("old_volume", "")),
         *([("held up by", state.get("reason", ""))] if state.get("held_up") else []),
+    )
+
+
+def _unsound(seen: Observed) -> Finding | None:
+    """Judge what a restore has left: what takes long to check is not looked at each time, and does not mend itself."""
+    state = seen.unsound
+    if state is None:
+        return None
+    return _finding(
+        "restored_unsound",
+        ("found", state["unsound"]),
+        ("restore", state.get("run") or state.get("id", "")),
+        ("closed", state["finished_at"]),
     )
 
 

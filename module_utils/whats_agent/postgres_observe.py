@@ -30,6 +30,7 @@ from .postgres_server import (
     owner_of_the_agents_tables,
     server_facts,
 )
+from .postgres_unsound import closed_unsound
 
 if TYPE_CHECKING:
     from .docker_host import ContainerState, DockerHost
@@ -111,6 +112,7 @@ class LogSign:
 class Observed:
     """Everything one look saw; None where a part could not be looked at, with the reason in `errors`.
 
+    `restore` is the state of one that has not ended, `unsound` that of one whose volume is in use and was found not sound.
     `structure` says how the comparison of tables and indexes went, where it was asked for, and `wrong` what it found.
     """
 
@@ -138,6 +140,7 @@ class Observed:
     structure: str = ""
     wrong: tuple[dict[str, Any], ...] = ()
     restore: dict[str, Any] | None = None
+    unsound: dict[str, Any] | None = None
     receiver: dict[str, Any] | None = None
     errors: tuple[str, ...] = field(default=())
 
@@ -242,6 +245,7 @@ def observe(
         "uptime": _age(since) if since else None,
         "signs": signs,
         "restore": restore,
+        "unsound": closed_unsound(place, env["DB_VOLUME"]),
         "wrong_address": wrong_address(place, env),
         "spaces": spaces(place, container),
         "repository_lacks": repository_lacks(container),

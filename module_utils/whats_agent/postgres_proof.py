@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import pgbackrest, postgres_integrity
+from . import pgbackrest, postgres_integrity, postgres_unsound
 from .clock import SYSTEM_CLOCK, Clock
 from .errors import WhatsAgentError
 from .postgres_backrest import Backrest
@@ -241,6 +241,8 @@ def prove(
     key = verdict(checks)
     if key is not None:
         _annotate(backrest, backup, key, clock)
+    if key == pgbackrest.PROVEN:
+        postgres_unsound.note_proof(backrest.place, backup, clock)
     return Proof(
         backup=backup.label,
         ok=key == pgbackrest.PROVEN,

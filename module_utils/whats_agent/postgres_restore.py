@@ -165,7 +165,7 @@ class Restore(RestoreSteps):
         """
         back = f"-e undo={self.state['run'] or self.state['id']}"
         if isinstance(error, UnsoundServiceError):
-            self._finish(unsound=error.message)
+            self._finish(unsound=error.details.get("found", error.message))
             return WhatsAgentError(
                 f"{error.message}. No backup was taken of it, and the restore is closed. Choose: behind it ({back}), an earlier "
                 "time (-e target_time=…), or leave it and save the tables concerned (pg_dump)",

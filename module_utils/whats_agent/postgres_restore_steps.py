@@ -442,6 +442,7 @@ class RestoreSteps:
             raise UnsoundServiceError(
                 f"the restored database serves, and is not sound: {bad}",
                 pt=f"o banco restaurado atende, mas não está íntegro: {bad}",
+                found=bad,
             )
         # Nothing prunes the log while this run holds the host, so it may be asked now that nobody waits for the answer.
         missing = message_log_gap.between(self.state.get("projected"), self._log_begins())

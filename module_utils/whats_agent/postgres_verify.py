@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 POLL_S = 0.1
 # Commits that go on without their receiver are what the remedy for a receiver that does not come back is after. That commits
 # still wait for it is no verdict: it may be just coming back, and the probe's row tells whether they go through.
-SETTLED = frozenset([HEALTHY, "receiver_bypassed", "commits_waiting"])
+# Nor is what a restore has left for a person to decide: what this run was about is mended beside it.
+SETTLED = frozenset([HEALTHY, "receiver_bypassed", "commits_waiting", "restored_unsound"])
 
 
 def wait_serving(

@@ -28,6 +28,10 @@ SUMMARIES: dict[str, tuple[str, str]] = {
         "a restore was begun, and its database is back by other means",
         "uma restauração foi iniciada, e o banco voltou por outro meio",
     ),
+    "restored_unsound": (
+        "the restored database serves and is not sound",
+        "o banco restaurado atende, mas não está íntegro",
+    ),
     "volume_lost": ("the data volume does not exist", "o volume de dados não existe"),
     "volume_empty": ("the data volume is empty", "o volume de dados está vazio"),
     "wrong_major": ("the data belongs to another PostgreSQL version", "os dados são de outra versão do PostgreSQL"),
@@ -88,5 +92,9 @@ FOR_PEOPLE: dict[str, tuple[str, str]] = {
     "database_missing": (
         "somebody dropped it, and a restore up to now would drop it again: name a time before that, -e target_time=TIME",
         "alguém o removeu, e restaurar até agora o removeria de novo: informe um momento anterior, -e target_time=MOMENTO",
+    ),
+    "restored_unsound": (
+        "go behind that restore (-e undo=last) or to an earlier time (-e target_time=TIME), or mend it and prove it (backup.yml)",
+        "volte a antes dela (-e undo=last) ou a um momento anterior (-e target_time=MOMENTO), ou corrija e comprove (backup.yml)",
     ),
 }

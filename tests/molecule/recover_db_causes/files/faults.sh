@@ -370,6 +370,26 @@ mend_index_wrong() {
   sql "drop table fault_indexed"
 }
 
+# Rows older than their table can hold: no checksum tells, and the archive has them like that, so each restore brings them back.
+break_table_unsound() {
+  local segment volume
+  sql "create table fault_unsound as select generate_series(1, 100) as number"
+  sql "update pg_class set relfrozenxid = pg_current_xact_id()::xid where oid = 'fault_unsound'::regclass"
+  segment=$(sql "select pg_walfile_name(pg_switch_wal())")
+  soon 90 is "select last_archived_wal >= '$segment' from pg_stat_archiver"
+  volume=$(mounted)
+  docker rm --force "$(container)"
+  docker volume rm "$volume"
+}
+
+# Nobody has done anything about it. Then the table goes, and a backup of what is left is taken and proven.
+break_left_unsound() { :; }
+mend_left_unsound() {
+  sql "drop table fault_unsound"
+  systemctl start whats_agent_backup_full.service
+  systemctl start whats_agent_backup_prove.service
+}
+
 # The catalog of all relations of the agent's database.
 break_catalog_corrupt() { damage pg_class; }
 
