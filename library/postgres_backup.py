@@ -139,8 +139,8 @@ from ansible.module_utils.whats_agent.journal import Progress, journal_for
 from ansible.module_utils.whats_agent.lock import Heart, Idle, heartbeat
 from ansible.module_utils.whats_agent.pgbackrest import Backup, away, candidates
 from ansible.module_utils.whats_agent.postgres_backrest import Backrest
+from ansible.module_utils.whats_agent.postgres_choice import choose
 from ansible.module_utils.whats_agent.postgres_host import DatabasePlace
-from ansible.module_utils.whats_agent.postgres_plan import choose
 
 ENGINE_TIMEOUT_S = 6 * 3600  # a backup may be silent for long
 
@@ -202,7 +202,7 @@ def act(module: AnsibleModule, backrest: Backrest, heart: Heart | Idle) -> dict[
 def rehearse(module: AnsibleModule, backrest: Backrest, heart: Heart | Idle, progress: Any) -> dict[str, Any]:
     """Restore in scratch what a recovery would, and measure it against the targets."""
     rpo = postgres_proof.unarchived_seconds(backrest)
-    best = choose(backrest.info(), backrest.archived(), (), None)
+    best = choose(backrest.info(), backrest.archived(), ())
     database = env_file.read_env(backrest.place.env_path)["DB_NAME"]
     proved = postgres_proof.prove(backrest, best, heart=heart, progress=progress, dbname=database)
     targets = {"rto_target_s": module.params["rto_target"], "rpo_target_s": module.params["rpo_target"]}

@@ -462,9 +462,13 @@ def archived_segments(listing: str) -> list[str]:
     return sorted(names)
 
 
-def archived_at(listing: str) -> float | None:
-    """Return when the newest segment of such a listing was archived, in seconds since the epoch."""
-    times = [entry["time"] for path, entry in json.loads(listing).items() if _SEGMENT.search(path) and "time" in entry]
+def archived_at(listing: str, segment: str | None = None) -> float | None:
+    """Return when the newest segment of such a listing, or the one named, was archived, in seconds since the epoch."""
+    times = [
+        entry["time"]
+        for path, entry in json.loads(listing).items()
+        if (match := _SEGMENT.search(path)) and "time" in entry and segment in (None, match["name"])
+    ]
     return float(max(times)) if times else None
 
 

@@ -182,10 +182,12 @@ class Backrest:
         """Return the WAL segments of all repositories, sorted: fetching one asks each repository in turn."""
         return sorted({name for listing in self.archives().values() for name in pgbackrest.archived_segments(listing)})
 
-    def archived_at(self) -> float | None:
-        """Return when the newest segment was archived, in seconds since the epoch."""
+    def archived_at(self, segment: str | None = None) -> float | None:
+        """Return when the newest segment, or the one named, was archived, in seconds since the epoch."""
         times = [
-            moment for listing in self.archives().values() if (moment := pgbackrest.archived_at(listing)) is not None
+            moment
+            for listing in self.archives().values()
+            if (moment := pgbackrest.archived_at(listing, segment)) is not None
         ]
         return max(times, default=None)
 

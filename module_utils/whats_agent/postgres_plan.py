@@ -9,10 +9,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from . import message_log_gap, pgbackrest, postgres_receiver, postgres_repository
+from . import message_log_gap, postgres_receiver, postgres_repository
 from .clock import SYSTEM_CLOCK, Clock
 from .errors import WhatsAgentError
 from .files import read_json
+from .postgres_choice import choose, choose_for_time, holes_after, refuse_loss
 from .postgres_host import DatabasePlace, free_bytes
 from .postgres_target import check_target, postgres_time, time_window
 from .postgres_unfinished import has_come_to
@@ -21,7 +22,7 @@ from .postgres_wal import Tail, segments_in, unarchived
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from .pgbackrest import Backup, Repository
+    from .pgbackrest import Backup
     from .postgres_backrest import Backrest
 
 RESERVE_BYTES = 512 * 1024 * 1024  # for WAL that replay brings in, and for the server to run on
@@ -156,32 +157,6 @@ def needed_bytes(backup: Backup, tail: Tail, reserve: int = RESERVE_BYTES) -> in
     return int(backup.size * GROWTH) + tail.size + reserve
 
 
-def choose(repository: Repository, segments: list[str], rejected: tuple[str, ...], before: float | None) -> Backup:
-    """Choose the backup: the best one whose WAL is whole up to the end, else the best one there is.
-
-    A missing segment between an old backup and a newer one costs nothing when the newer one is taken, so a gapless
-    unproven backup goes before a proven one with a hole: what is restored is verified before anybody relies on it.
-    """
-    best = pgbackrest.choose_backup(repository, before=before)
-    usable = [b for b in pgbackrest.candidates(repository, before=before) if b.label not in rejected]
-    if not usable:
-        raise WhatsAgentError(
-            f"no backup is left to try: {', '.join(rejected)} could not be restored soundly (the best was {best.label})",
-            pt=f"não resta backup para tentar: {', '.join(rejected)} não puderam ser restaurados com integridade",
-        )
-    return next((b for b in usable if not holes_after(b, segments)), usable[0])
-
-
-def holes_after(backup: Backup, segments: list[str]) -> list[str]:
-    """Return the segments missing between a backup's start and the newest there is, on its timeline and later ones."""
-    if not backup.wal_start:
-        return []
-    later = [s for s in segments if int(s[:8], 16) >= backup.timeline and s[8:] >= backup.wal_start[8:]]
-    if backup.wal_start not in segments:
-        return [backup.wal_start]
-    return pgbackrest.missing_segments(later, backup.wal_start) or pgbackrest.missing_between(later, backup.wal_start)
-
-
 def plan_restore(
     backrest: Backrest,
     env_volume: str,
@@ -213,19 +188,23 @@ def plan_restore(
         old_dir = None
     if old_dir is not None:
         refuse_other_users(backrest, env_volume)
-    moment = None
+    moment, window = None, None
     if target_time is not None:
-        moment = check_target(
-            target_time, time_window(backrest, repository, env_volume, old_dir, alive=alive, clock=clock)
-        )
+        window = time_window(backrest, repository, env_volume, old_dir, alive=alive, clock=clock)
+        moment = check_target(target_time, window)
     held = segments_in(old_dir) if old_dir is not None else []
     folder = postgres_receiver.receiver_dir(backrest.place, backrest.docker)
     if folder is not None and moment is None:  # as the restore itself does: a wanted time needs none of it
         held += postgres_receiver.received(folder, segments).segments
-    backup = choose(repository, sorted({*segments, *held}), rejected, moment.timestamp() if moment else None)
-    holes = tuple(holes_after(backup, sorted({*segments, *held})))
-    if moment is None:
-        refuse_loss(holes, alive=alive)
+    everything = sorted({*segments, *held})
+    if moment is None or window is None:
+        backup = choose(repository, everything, rejected)
+        refuse_loss(holes_after(backup, everything), alive=alive)
+    else:
+        backup = choose_for_time(
+            repository, everything, rejected, moment=moment, window=window, archived_at=backrest.archived_at
+        )
+    holes = tuple(holes_after(backup, everything))
     tail = unarchived(old_dir, frozenset(segments), backup.wal_start) if old_dir is not None else Tail((), ())
     received = (
         postgres_receiver.received(folder, segments, backup.wal_start).segments if folder and moment is None else []
@@ -277,22 +256,6 @@ def back_to(backup: Backup, holes: tuple[str, ...], moment: float | None) -> flo
     if moment is not None:
         return moment
     return float(backup.stop) if holes else math.inf
-
-
-def refuse_loss(holes: tuple[str, ...], *, alive: bool) -> None:
-    """Refuse to restore a database that still takes commits up to a hole in its WAL: it has what lies behind that."""
-    if not holes or not alive:
-        return
-    hole = holes[0]
-    raise WhatsAgentError(
-        f"WAL segment {hole} is missing in the repository and in the volume: a restore would lose what was committed after it, "
-        "and the database, damaged as it is, still has that. Nothing was touched; put the segment back from a copy of the "
-        "repository, or save what matters (pg_dump of the sound tables) and go back on purpose (-e target_time=…)",
-        pt=f"falta o segmento de WAL {hole} no repositório e no volume: uma restauração perderia o que veio depois dele, "
-        "e o banco, mesmo corrompido, ainda o tem. Nada foi alterado; recoloque o segmento a partir de uma cópia do "
-        "repositório, ou salve o que importa (pg_dump das tabelas íntegras) e volte de propósito (-e target_time=…)",
-        segment=hole,
-    )
 
 
 def volumes_root(backrest: Backrest) -> Path:

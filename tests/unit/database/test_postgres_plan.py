@@ -22,62 +22,6 @@ FULL, INCREMENTAL = OK.backups  # WAL 3 and 4..5; only the incremental one is pr
 WAL = [f"00000001000000000000000{n}" for n in range(1, 8)]
 
 
-def test_the_proven_backup_with_whole_wal_is_chosen() -> None:
-    assert plan.choose(OK, WAL, (), None) == INCREMENTAL
-
-
-def test_a_gapless_unproven_backup_goes_before_a_proven_one_with_a_hole() -> None:
-    later = replace(FULL, label="20261124-150000F", stop=FULL.stop + 900, wal_start=WAL[6], wal_stop=WAL[6])
-    holed = [name for name in WAL if name != WAL[5]]
-    chosen = plan.choose(replace(OK, backups=(*OK.backups, later)), holed, (), None)
-    assert chosen.label == later.label
-
-
-def test_with_a_hole_after_every_backup_the_best_one_is_still_chosen() -> None:
-    holed = [name for name in WAL if name != WAL[5]]
-    assert plan.choose(OK, holed, (), None) == INCREMENTAL
-    assert plan.holes_after(INCREMENTAL, holed) == [WAL[5]]
-
-
-def test_a_backup_whose_own_first_segment_is_gone_has_a_hole() -> None:
-    assert plan.holes_after(INCREMENTAL, [n for n in WAL if n != INCREMENTAL.wal_start]) == [INCREMENTAL.wal_start]
-
-
-def test_holes_before_the_backup_do_not_matter() -> None:
-    assert plan.holes_after(INCREMENTAL, WAL[3:]) == []
-
-
-def test_holes_are_looked_for_on_later_timelines_too() -> None:
-    promoted = [*WAL[:6], "000000020000000000000006", "000000020000000000000008"]
-    assert plan.holes_after(INCREMENTAL, promoted) == ["000000020000000000000007"]
-
-
-def test_the_end_of_a_timeline_that_never_reached_the_archive_is_a_hole() -> None:
-    """The server's volume was lost with it: neither timeline has a hole of its own."""
-    lost = [*WAL[:6], "000000020000000000000009", "00000002000000000000000A"]
-    assert plan.holes_after(INCREMENTAL, lost) == ["000000010000000000000007", "000000010000000000000008"]
-    closing = replace(FULL, label="20261124-150000F", stop=FULL.stop - 9, wal_start=lost[6], wal_stop=lost[6])
-    assert plan.choose(replace(OK, backups=(closing, *OK.backups)), lost, (), None) == closing
-
-
-def test_timelines_that_overlap_leave_no_hole() -> None:
-    assert plan.holes_after(INCREMENTAL, [*WAL[:6], "000000020000000000000006", "000000020000000000000007"]) == []
-
-
-def test_rejected_backups_are_passed_over_until_none_is_left() -> None:
-    assert plan.choose(OK, WAL, (INCREMENTAL.label,), None) == FULL
-    with pytest.raises(WhatsAgentError, match="no backup is left to try"):
-        plan.choose(OK, WAL, (INCREMENTAL.label, FULL.label), None)
-
-
-def test_a_database_that_serves_is_not_restored_up_to_a_hole() -> None:
-    plan.refuse_loss(("000000010000000000000004",), alive=False)
-    plan.refuse_loss((), alive=True)
-    with pytest.raises(WhatsAgentError, match=r"segment 000000010000000000000004 is missing.*would lose") as refused:
-        plan.refuse_loss(("000000010000000000000004", "000000010000000000000005"), alive=True)
-    assert "perderia" in refused.value.details["pt"]
-
-
 def test_the_space_needed_is_data_tail_and_reserve() -> None:
     backup = replace(FULL, size=1_000_000)
     assert plan.needed_bytes(backup, Tail(("a", "b"), ()), reserve=7) == 1_050_000 + 2 * 16 * 1024 * 1024 + 7

@@ -125,7 +125,8 @@ def test_an_archive_on_this_host_is_listed_as_pgbackrest_lists_it(root: Path) ->
     told = repository.listing(root / "archive/main")
     assert json.loads(told)[segment] == {"type": "file", "size": 5, "time": 1764400000}
     assert archived_segments(told) == ["000000010000000000000009"]
-    assert archived_at(told) == 1764400000
+    assert archived_at(told) == archived_at(told, "000000010000000000000009") == 1764400000
+    assert archived_at(told, "00000001000000000000000A") is None
 
 
 def test_an_archive_that_is_not_there_lists_nothing_and_one_that_cannot_be_read_says_why(root: Path) -> None:

@@ -111,6 +111,7 @@ def test_only_a_backup_of_what_the_restore_left_settles_it(place: DatabasePlace)
     assert read_json(place.restore_path) == STATE
     assert note_proof(place, backup(60))
     settled = read_json(place.restore_path)
+    assert isinstance(settled, dict)
     assert settled["found_sound"]["backup"] == "20261129-120100F"
     assert closed_unsound(place, STATE["new_volume"]) is None
     assert not note_proof(place, backup(120))
