@@ -29,8 +29,8 @@ sys.path[:0] = [str(ROOT)]
 
 from tests.benchmarks import recovery_bare as bare  # noqa: E402
 from tests.benchmarks import recovery_docs as docs  # noqa: E402
-from tests.benchmarks import recovery_faults as faults  # noqa: E402
 from tests.benchmarks import recovery_report as report  # noqa: E402
+from tests.benchmarks.recovery_cases import CASES, RUNBOOK, Case, chosen  # noqa: E402
 from tests.benchmarks.recovery_client import Client  # noqa: E402
 from tests.benchmarks.recovery_server import BenchmarkError, Ran, Server, need_space, throwaway  # noqa: E402
 
@@ -40,54 +40,6 @@ WAL_ROWS = {100: 2_000, 1000: 20_000}
 """Rows written between backup and fault, which a restore has to replay."""
 TRAFFIC = 6
 """Messages that must be acknowledged before the fault, while it is there, and after the recovery."""
-
-
-@dataclass(frozen=True)
-class Case:
-    """What the diagnosis must call it, and how it is measured.
-
-    `fault` is what inflicts it, where that has another name. `arguments` of the runbook. `cached`: the repository was read a moment
-    before, at the large size only; else, as at night, it has to come from the disk. `small_only`: what the size changes is measured
-    by another case.
-    """
-
-    name: str
-    fault: str = ""
-    restores: bool = False
-    cached: bool = False
-    small_only: bool = False
-    arguments: tuple[str, ...] = ()
-
-    @property
-    def inflicted_by(self) -> str:
-        return self.fault or self.name
-
-
-CASES = (
-    Case(report.HEALTHY),
-    Case("container_stopped"),
-    Case("container_missing"),
-    Case("container_exited", small_only=True),
-    Case("crash_loop"),
-    Case("process_stopped", small_only=True),
-    Case("volume_misnamed", small_only=True),
-    Case("credentials_wrong"),
-    Case("url_wrong", fault="host_wrong", small_only=True),
-    Case("blocked", arguments=("-e", "database_blocked_after=2")),
-    Case("connections_exhausted", fault="connections_leaked"),
-    Case("archive_failing", fault="repository_foreign"),
-    Case("slot_holding_wal", fault="slot_forgotten", arguments=("-e", "database_slot_limit_mb=16")),
-    Case("disk_full", fault="disk_full_scratch"),
-    Case("read_only_standby", fault="standby", small_only=True),
-    Case("collation_changed"),
-    Case("index_corrupt"),
-    Case("volume_lost", restores=True),
-    Case("volume_empty", restores=True),
-    Case("page_corrupt", restores=True),
-    Case("control_file_lost", restores=True),
-    Case("startup_damaged", fault="control_file_damaged", restores=True, small_only=True),
-    Case("volume_lost", restores=True, cached=True),
-)
 
 
 @dataclass
@@ -107,33 +59,33 @@ class Bench:
         except BenchmarkError as error:
             self.problems.append(f"{case.name}, {report.size_text(megabytes)}: {error}")
             say(f"FAILED: {self.problems[-1]}")
-            self.server.playbook("playbooks/recover_db.yml")
+            self.server.playbook(RUNBOOK)
 
     def recover(self, case: Case, megabytes: int) -> None:
         """Break, recover, and settle the account of the messages sent meanwhile."""
         since, refused = len(self.client.acknowledged), len(self.client.refused)
         with self.client:
-            alone = self._bare(megabytes, cached=case.cached) if case.restores else None
+            alone = self._bare(megabytes, cached=case.cached) if case.compares else None
             self.client.need_traffic(TRAFFIC, since)
         with self.client:
             try:
-                if case.name != report.HEALTHY:
-                    faults.inflict(self.server, case.inflicted_by)
-                ran, written = self._mend(case)
+                case.bring_about(self.server)
+                asked = (*case.arguments, *(case.asks(self.server) if case.asks else ()))
+                ran, written = self._mend(case, asked)
+                closed = self.server.last_run()
             finally:
-                faults.put_right(self.server, case.inflicted_by)
-            closed = self.server.last_run()
+                case.put_right(self.server)
         with self.client:
             self.client.need_traffic(TRAFFIC, len(self.client.acknowledged))
-        if closed["cause"] != case.name:
-            raise BenchmarkError(f"it was named {closed['cause']}")
+        if (closed["cause"], closed["outcome"]) != (case.name, case.outcome):
+            raise BenchmarkError(f"it was named {closed['cause']}, and the run ended as {closed['outcome']}")
         seconds = closed["seconds"]
         result = report.Result(
             case=case.name,
             megabytes=megabytes,
             detect=seconds["detect"],
-            act=seconds["act"],
-            verify=seconds["verify"],
+            act=seconds["act"] if case.ends_well else None,
+            verify=seconds["verify"] if case.ends_well else None,
             total=ran.seconds,
             changed=ran.changed,
             account=self.client.settle(since),
@@ -144,25 +96,27 @@ class Bench:
         )
         self.results.append(result)
         say(
-            f"{case.name}: detected {result.detect:.1f} s, acted {result.act:.1f} s, verified {result.verify:.1f} s, command "
-            f"{result.total:.1f} s"
-            + (f", first write {written:.1f} s, bare tool {alone:.1f} s" if written and alone else "")
+            f"{case.name}: detected {result.detect:.1f} s, "
+            + (f"acted {result.act:.1f} s, verified {result.verify:.1f} s, " if case.ends_well else f"{case.outcome}, ")
+            + f"command {result.total:.1f} s"
+            + (f", first write {written:.1f} s" if written else "")
+            + (f", bare tool {alone:.1f} s" if alone else "")
         )
-        if case.restores:
+        if case.restores and not case.undone_next:
             self.server.remove_old_volumes()
             # As the timers do in the night after: only what is proven is restored, and the bare tool takes the newest.
             self.server.playbook("playbooks/backup.yml", "-e", "prove=true", "-e", "archive=false")
 
-    def _mend(self, case: Case) -> tuple[Ran, float | None]:
+    def _mend(self, case: Case, asked: tuple[str, ...]) -> tuple[Ran, float | None]:
         """Run the runbook; of a restore also the seconds from the command to the first write."""
         self.client.need_traffic(TRAFFIC, len(self.client.acknowledged))
         if not case.restores:
-            return self.server.playbook("playbooks/recover_db.yml", *case.arguments), None
+            return self.server.playbook(RUNBOOK, *asked, check=case.ends_well), None
         if not case.cached:
             bare.forget_repository(self.server)
         poller = bare.first_write(self.server, bare.STACK_SOCKET, now=False)
         try:
-            ran = self.server.playbook("playbooks/recover_db.yml", *case.arguments)
+            ran = self.server.playbook(RUNBOOK, *asked)
             return ran, bare.written_at(poller) - ran.began
         finally:
             poller.kill()
@@ -177,22 +131,31 @@ class Bench:
         bare.prepare_guide(self.server)
         if any(case.name == report.STOPPED for case in cases):
             self.guides[report.STOPPED, megabytes] = bare.guide_stopped(self.server)
-        if any(case.restores for case in cases):
+        if any(case.compares for case in cases):
             seconds = bare.guide_restore(self.server)
-            self.guides |= {(case.name, megabytes): seconds for case in cases if case.restores}
+            self.guides |= {(case.name, megabytes): seconds for case in cases if case.compares}
         say("guide: " + ", ".join(f"{name} {seconds:.1f} s" for (name, _), seconds in self.guides.items()))
 
     def measure(self, cases: list[Case], megabytes: int, rounds: int) -> None:
         """One size: fill, then every case, the restores as often as asked for."""
         say(f"filling the database to {report.size_text(megabytes)}")
         bare.fill(self.server, megabytes)
-        left_out = "cached" if megabytes == SIZES_MB[0] else "small_only"
-        of_this_size = [case for case in cases if not getattr(case, left_out)]
+        of_this_size = [case for case in cases if megabytes > SIZES_MB[0] or not case.cached]
         for turn in range(rounds):
             for case in of_this_size:
-                if turn == 0 or case.restores:
+                if not case.receiver and (turn == 0 or case.restores):
                     self.attempt(case, megabytes)
         self.guide(of_this_size, megabytes)
+        self.with_receiver([case for case in of_this_size if case.receiver], megabytes)
+
+    def with_receiver(self, cases: list[Case], megabytes: int) -> None:
+        """What only a stack with a WAL receiver can suffer from."""
+        if not cases:
+            return
+        self.server.playbook("playbooks/deploy.yml", "-e", "stack_wal_receiver=sync")
+        for case in cases:
+            self.attempt(case, megabytes)
+        self.server.playbook("playbooks/deploy.yml")
 
 
 def say(text: str) -> None:
@@ -217,7 +180,7 @@ def parse_options() -> argparse.Namespace:
 def run(options: argparse.Namespace) -> int:
     """Measure, print the tables and the last line."""
     sizes = SIZES_MB[:1] if options.quick else SIZES_MB
-    cases = [case for case in CASES if not options.only or case.name in options.only]
+    cases = chosen(options.only)
     need_space(NEEDED_GB[sizes[-1]])
     name = os.environ.get("WHATS_AGENT_TEST_SERVER", "whats-agent-benchmark")
     began = time.monotonic()

@@ -52,6 +52,11 @@ def put_right(server: Server, name: str) -> None:
         _run(server, "mend", name)
 
 
+def meanwhile(server: Server, name: str) -> None:
+    """Do what somebody does to a database that is being recovered."""
+    _run(server, "meanwhile", name)
+
+
 def _run(server: Server, action: str, name: str) -> None:
     server.run("sh", "-c", f"cat > {ON_SERVER}", stdin=SCRIPT.read_text(encoding="utf-8"))
     server.run("bash", ON_SERVER, action, name)

@@ -39,8 +39,8 @@ class Result:
     case: str
     megabytes: int
     detect: float
-    act: float
-    verify: float
+    act: float | None
+    verify: float | None
     total: float
     changed: int
     account: Account
