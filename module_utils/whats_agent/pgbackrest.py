@@ -462,14 +462,13 @@ def archived_segments(listing: str) -> list[str]:
     return sorted(names)
 
 
-def archived_at(listing: str, segment: str | None = None) -> float | None:
-    """Return when the newest segment of such a listing, or the one named, was archived, in seconds since the epoch."""
-    times = [
-        entry["time"]
+def archive_times(listing: str) -> dict[str, float]:
+    """Return when each segment of such a listing was archived, in whole seconds since the epoch, by its name."""
+    return {
+        match["name"]: float(entry["time"])
         for path, entry in json.loads(listing).items()
-        if (match := _SEGMENT.search(path)) and "time" in entry and segment in (None, match["name"])
-    ]
-    return float(max(times)) if times else None
+        if (match := _SEGMENT.search(path)) and "time" in entry
+    }
 
 
 def missing_segments(segments: Sequence[str], first: str, timelines: Sequence[int] | None = None) -> list[str]:

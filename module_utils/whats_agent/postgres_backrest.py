@@ -182,14 +182,17 @@ class Backrest:
         """Return the WAL segments of all repositories, sorted: fetching one asks each repository in turn."""
         return sorted({name for listing in self.archives().values() for name in pgbackrest.archived_segments(listing)})
 
-    def archived_at(self, segment: str | None = None) -> float | None:
-        """Return when the newest segment, or the one named, was archived, in seconds since the epoch."""
-        times = [
-            moment
-            for listing in self.archives().values()
-            if (moment := pgbackrest.archived_at(listing, segment)) is not None
-        ]
-        return max(times, default=None)
+    def archive_times(self) -> dict[str, float]:
+        """Return when each segment was first archived, in whichever repository, in whole seconds since the epoch."""
+        first: dict[str, float] = {}
+        for listing in self.archives().values():
+            for name, moment in pgbackrest.archive_times(listing).items():
+                first[name] = min(moment, first.get(name, moment))
+        return first
+
+    def archived_at(self) -> float | None:
+        """Return when the last of them was archived, in seconds since the epoch."""
+        return max(self.archive_times().values(), default=None)
 
     def archives(self) -> dict[int, str]:
         """Return the archive's listing of each repository that can be read, by its number; none that can is an error."""

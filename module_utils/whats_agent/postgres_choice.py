@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 
 from . import pgbackrest
 from .errors import WhatsAgentError
-from .postgres_wal import newest_before
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
 
     from .pgbackrest import Backup, Repository
@@ -50,29 +49,37 @@ def choose_for_time(
     *,
     moment: datetime,
     window: Window,
-    archived_at: Callable[[str], float | None],
+    archive_times: Callable[[], Mapping[str, float]],
 ) -> Backup:
     """Choose the backup for a point in time; one that lies behind a hole in the WAL of every backup is refused.
 
-    `archived_at` tells when a segment was archived, in seconds since the epoch; it is asked only where there is a hole.
+    `archive_times` tells when each segment was archived, in seconds since the epoch; it is asked only where there is a hole.
     """
     wanted = moment.timestamp()
-    archived_at = functools.cache(archived_at)
+    archive_times = functools.cache(archive_times)
 
     def ends(backup: Backup) -> float:
-        return replay_ends(backup, segments, archived_at)
+        return replay_ends(backup, segments, archive_times)
 
     backup = choose(repository, segments, rejected, wanted, lambda b: ends(b) > wanted)
     if ends(backup) > wanted:
         return backup
-    furthest = max(pgbackrest.candidates(repository, before=wanted), key=ends)
+    usable = [b for b in pgbackrest.candidates(repository) if b.label not in rejected]
+    furthest = max((b for b in usable if b.stop < wanted), key=ends)
     hole = holes_after(furthest, segments)[0]
     valid = [pgbackrest.iso(window.earliest), pgbackrest.iso(max(window.earliest, ends(furthest)))]
+    again = [
+        pgbackrest.iso(b.stop + 1)
+        for b in sorted(usable, key=lambda b: b.stop)
+        if b.stop >= wanted and ends(b) > b.stop
+    ][:1]
     raise WhatsAgentError(
         f"{moment.isoformat()} lies behind the WAL segment {hole}, which is missing in the repository and in the volume: replay "
-        f"ends there; valid are {valid[0]} to about {valid[1]}, or put the segment back from a copy of the repository",
+        f"ends there; valid are {valid[0]} to shortly before {valid[1]}{''.join(f', and from {begins} on' for begins in again)}, "
+        "or put the segment back from a copy of the repository",
         pt=f"{moment.isoformat()} é depois do segmento de WAL {hole}, que falta no repositório e no volume: a reaplicação termina "
-        f"nele; valem {valid[0]} a cerca de {valid[1]}, ou recoloque o segmento a partir de uma cópia do repositório",
+        f"nele; valem {valid[0]} até pouco antes de {valid[1]}{''.join(f', e a partir de {begins}' for begins in again)}, "
+        "ou recoloque o segmento a partir de uma cópia do repositório",
         range=valid,
         segment=hole,
     )
@@ -88,20 +95,24 @@ def holes_after(backup: Backup, segments: list[str]) -> list[str]:
     return pgbackrest.missing_segments(later, backup.wal_start) or pgbackrest.missing_between(later, backup.wal_start)
 
 
-def replay_ends(backup: Backup, segments: list[str], archived_at: Callable[[str], float | None]) -> float:
+def replay_ends(backup: Backup, segments: list[str], archive_times: Callable[[], Mapping[str, float]]) -> float:
     """Return up to when replay can come from a backup, at most too late: its first hole; in seconds since the epoch. Pure.
 
-    No commit before a hole is younger than the file of the archive that lies before it. What only the old volume holds has no such
-    time, and is given the benefit of the doubt.
+    No commit before a hole is younger than the file of the archive that lies before it. Whatever is not certain is given the
+    benefit of the doubt, since replay itself tells in the end: what only the old volume holds, and a timeline that replay may have
+    left before the hole.
     """
     holes = holes_after(backup, segments)
     if not holes:
         return math.inf
-    last = newest_before(holes[0], [name for name in segments if name[8:] >= backup.wal_start[8:]])
-    if last is None:
+    timeline, position = holes[0][:8], holes[0][8:]
+    if any(name[:8] > timeline and name[8:] <= position for name in segments):
+        return math.inf
+    before = [name for name in segments if backup.wal_start[8:] <= name[8:] < position]
+    if not before:
         return 0.0  # the backup itself is not whole
-    archived = archived_at(last)
-    return math.inf if archived is None else archived
+    archived = archive_times().get(max(before, key=lambda name: (name[8:], name[:8])))
+    return math.inf if archived is None else archived + 1  # they come in whole seconds
 
 
 def refuse_loss(holes: Sequence[str], *, alive: bool) -> None:

@@ -52,6 +52,11 @@ class DatabasePlace:
         """Return the state file of a restore."""
         return self.state_dir / "restore.json"
 
+    @property
+    def restores_dir(self) -> Path:
+        """Return where the records of finished restores lie."""
+        return self.state_dir / "restores"
+
 
 def connect(
     place: DatabasePlace, dbname: str, *, timeout_s: int = 3, statement_timeout_s: float = 0, options: str = ""

@@ -202,7 +202,7 @@ def plan_restore(
         refuse_loss(holes_after(backup, everything), alive=alive)
     else:
         backup = choose_for_time(
-            repository, everything, rejected, moment=moment, window=window, archived_at=backrest.archived_at
+            repository, everything, rejected, moment=moment, window=window, archive_times=backrest.archive_times
         )
     holes = tuple(holes_after(backup, everything))
     tail = unarchived(old_dir, frozenset(segments), backup.wal_start) if old_dir is not None else Tail((), ())
@@ -322,15 +322,9 @@ def refuse_other_users(backrest: Backrest, volume: str) -> None:
 # Going back behind a restore -----------------------------------------------------------------------------------------
 
 
-def history_dir(place: DatabasePlace) -> Path:
-    """Return where the records of finished restores lie."""
-    return place.state_dir / "restores"
-
-
 def find_restore(place: DatabasePlace, wanted: str) -> dict[str, Any]:
     """Return the record of a finished restore, or of one whose database serves, by its id, its run, or `last`."""
-    folder = history_dir(place)
-    records = [read_json(path) for path in sorted(folder.glob("*.json"))] if folder.is_dir() else []
+    records = [read_json(path) for path in sorted(place.restores_dir.glob("*.json"))]
     latest = read_json(place.restore_path)
     if isinstance(latest, dict) and not latest.get("finished_at") and has_come_to(latest, "served"):
         records.append(latest)

@@ -31,7 +31,6 @@ from .postgres_plan import (
     RestorePlan,
     disk_is_full,
     find_restore,
-    history_dir,
     plan_restore,
     plan_undo,
     require_space,
@@ -117,9 +116,8 @@ class Restore(RestoreSteps):
     def _finish(self, **changes: Any) -> None:
         """Close the restore, and keep its record for those who want to go back behind it."""
         self._save(finished_at=self.clock.rfc3339(), **changes)
-        folder = history_dir(self.place)
-        ensure_directory(folder)
-        write_json(folder / f"{self.state['id']}.json", self.state)
+        ensure_directory(self.place.restores_dir)
+        write_json(self.place.restores_dir / f"{self.state['id']}.json", self.state)
 
     def _done(self, step: str) -> bool:
         return has_come_to(self.state, step)
@@ -168,10 +166,11 @@ class Restore(RestoreSteps):
             self._finish(unsound=error.details.get("found", error.message))
             return WhatsAgentError(
                 f"{error.message}. No backup was taken of it, and the restore is closed. Choose: behind it ({back}), an earlier "
-                "time (-e target_time=…), or leave it and save the tables concerned (pg_dump)",
+                "time (-e target_time=…), or save the tables concerned (pg_dump), mend them and have that proven "
+                "(playbooks/backup.yml -e type=full -e prove=true)",
                 pt=f"{error.details.get('pt') or error.message}. Nenhum backup dele foi feito, e a restauração está encerrada. "
-                f"Escolha: antes dela ({back}), um momento anterior (-e target_time=…), ou deixe como está e salve as tabelas em "
-                "questão (pg_dump)",
+                f"Escolha: antes dela ({back}), um momento anterior (-e target_time=…), ou salve as tabelas em questão (pg_dump), "
+                "corrija-as e comprove isso (playbooks/backup.yml -e type=full -e prove=true)",
                 **{name: value for name, value in error.details.items() if name != "pt"},
             )
         step = STEPS[min(STEPS.index(self.state["step"]) + 1, len(STEPS) - 1)]

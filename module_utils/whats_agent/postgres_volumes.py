@@ -11,6 +11,7 @@ from . import env_file
 from .errors import WhatsAgentError
 from .files import read_json
 from .postgres_host import VOLUME_LABEL, VOLUME_ROLE
+from .postgres_unsound import closed_unsound
 
 if TYPE_CHECKING:
     from .pgbackrest import Repository
@@ -32,11 +33,15 @@ class DataVolume:
 
 
 def reason_to_keep(
-    name: str, in_use: str, restore: dict[str, Any] | None, repository: Repository
+    name: str,
+    in_use: str,
+    restore: dict[str, Any] | None,
+    repository: Repository,
+    unsound: dict[str, Any] | None = None,
 ) -> dict[str, str] | None:
     """Return why a volume must stay, in both languages, or None. Pure.
 
-    `restore` is the state of an unfinished restore, if there is one.
+    `restore` is the state of an unfinished restore, `unsound` the record of one whose volume is in use and was found not sound.
     """
     if name == in_use:
         return {"en": f"{name} is the volume in use", "pt": f"{name} é o volume em uso"}
@@ -44,6 +49,12 @@ def reason_to_keep(
         return {
             "en": f"an unfinished restore needs {name}: run playbooks/recover_db.yml",
             "pt": f"uma restauração não terminada precisa de {name}: execute playbooks/recover_db.yml",
+        }
+    if unsound is not None and name == unsound.get("old_volume"):
+        return {
+            "en": f"what was restored in place of {name} is not sound ({unsound['unsound']}), and {name} may be the only way back",
+            "pt": f"o que foi restaurado no lugar de {name} não está íntegro ({unsound['unsound']}), e {name} pode ser o único "
+            "caminho de volta",
         }
     if not any(backup.proven for backup in repository.backups):
         return {
@@ -59,13 +70,14 @@ def data_volumes(backrest: Backrest) -> list[DataVolume]:
     in_use = env_file.read_env(place.env_path).get("DB_VOLUME", "")
     state = read_json(place.restore_path)
     unfinished = state if isinstance(state, dict) and not state.get("finished_at") else None
+    unsound = closed_unsound(place, in_use)
     repository = backrest.info()
     return [
         DataVolume(
             name=volume.name,
             created_at=volume.created_at,
             size=_size(Path(volume.mountpoint)),
-            kept_because=reason_to_keep(volume.name, in_use, unfinished, repository),
+            kept_because=reason_to_keep(volume.name, in_use, unfinished, repository, unsound),
         )
         for volume in backrest.docker.volumes(f"{VOLUME_LABEL}={VOLUME_ROLE}")
         if volume.name.startswith(f"{place.project}_pgdata_")

@@ -94,7 +94,13 @@ FOR_PEOPLE: dict[str, tuple[str, str]] = {
         "alguém o removeu, e restaurar até agora o removeria de novo: informe um momento anterior, -e target_time=MOMENTO",
     ),
     "restored_unsound": (
-        "go behind that restore (-e undo=last) or to an earlier time (-e target_time=TIME), or mend it and prove it (backup.yml)",
-        "volte a antes dela (-e undo=last) ou a um momento anterior (-e target_time=MOMENTO), ou corrija e comprove (backup.yml)",
+        (
+            "go back to an earlier time (-e target_time=TIME) or, where the volume of before is still there, behind that restore "
+            "(-e undo=last); or mend the tables and have that proven: playbooks/backup.yml -e type=full -e prove=true"
+        ),
+        (
+            "volte a um momento anterior (-e target_time=MOMENTO) ou, se o volume de antes ainda existir, antes dessa restauração "
+            "(-e undo=last); ou corrija as tabelas e comprove isso: playbooks/backup.yml -e type=full -e prove=true"
+        ),
     ),
 }

@@ -84,6 +84,7 @@ class Bench:
             case=case.name,
             megabytes=megabytes,
             detect=seconds["detect"],
+            waited=closed["waited"],
             act=seconds["act"] if case.ends_well else None,
             verify=seconds["verify"] if case.ends_well else None,
             total=ran.seconds,
@@ -103,9 +104,7 @@ class Bench:
             + (f", bare tool {alone:.1f} s" if alone else "")
         )
         if case.restores and not case.undone_next:
-            self.server.remove_old_volumes()
-            # As the timers do in the night after: only what is proven is restored, and the bare tool takes the newest.
-            self.server.playbook("playbooks/backup.yml", "-e", "prove=true", "-e", "archive=false")
+            self.server.settle_restore()
 
     def _mend(self, case: Case, asked: tuple[str, ...]) -> tuple[Ran, float | None]:
         """Run the runbook; of a restore also the seconds from the command to the first write."""

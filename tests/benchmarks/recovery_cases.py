@@ -92,7 +92,7 @@ def _behind_it(server: Server) -> tuple[str, ...]:
 def _bring_the_dropped_back(server: Server) -> None:
     moment = server.run("cat", "/run/whats_agent_test/before").strip()
     server.playbook(RUNBOOK, *consented(server, "-e", f"target_time={moment}"))
-    server.remove_old_volumes()
+    server.settle_restore()
 
 
 def _kill_a_restore(server: Server) -> None:

@@ -116,7 +116,8 @@ Times are seconds, medians where a case was measured more than once.
 - **Causes that take a person** are refused: they are named, which is measured, and what the person has to decide is said.
 - **wrong_data, undo_wanted**: the run with the consent; the one that asks for it, which comes before, is not counted.
 - **restore_unfinished**: the controller and all it had running on the server are killed once the new volume is filled, before it is
-  put into service; what is measured is the run after that.
+  put into service; what is measured is the run right after that, which waits up to 30 s until the dead one's lease has ended;
+  **restore_abandoned** likewise. That wait is part of `detect` here, and no part of the diagnosis in the target.
 - **guide**: the troubleshooting guide's commands in a [script](../tests/benchmarks/recovery_guide.sh), with its sleeps, by one who
   knows which case it is. Its restore goes back to last night's dump: what came later is only back because this project's agent
   reads its message log again.

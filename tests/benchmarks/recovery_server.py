@@ -226,17 +226,25 @@ class Server:
         return (self.work / "address").read_text(encoding="utf-8").strip()
 
     def last_run(self) -> dict[str, Any]:
-        """How the newest run ended, as its journal has it."""
+        """How the newest run ended, as its journal has it; `waited` is how many seconds it waited for a dead one's lease."""
         journals = self.run("sh", "-c", "ls /var/lib/whats_agent/runs/*.jsonl").split()
         events = [json.loads(line) for line in self.run("cat", max(journals)).splitlines()]
         # Word of it may have been sent afterwards.
         closed: list[dict[str, Any]] = [event for event in events if event["event"] == "close"]
         if not closed:
             raise BenchmarkError(f"the run {max(journals)} has not ended: its last line is {events[-1]['event']}")
-        return closed[-1]
+        begun = {event["event"]: float(event["boot"]) for event in events if event["event"] in {"open", "takeover"}}
+        return {**closed[-1], "waited": begun.get("takeover", begun["open"]) - begun["open"]}
 
-    def remove_old_volumes(self) -> None:
-        """Remove the data volumes that restores left behind: the next case needs the room."""
+    def settle_restore(self) -> None:
+        """After a restore: remove the old volumes, since the next case needs the room, and prove a new backup.
+
+        As the timers do in the night after: only what is proven is restored, and the bare tool takes the newest.
+        """
+        self._remove_old_volumes()
+        self.playbook("playbooks/backup.yml", "-e", "prove=true", "-e", "archive=false")
+
+    def _remove_old_volumes(self) -> None:
         used = self.env()["DB_VOLUME"]
         for volume in self.run(
             "docker", "volume", "ls", "--quiet", "--filter", "label=whats_agent.role=pgdata"

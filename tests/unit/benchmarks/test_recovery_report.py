@@ -55,6 +55,19 @@ def test_a_missed_target_shows(changed: Result, what: str) -> None:
     assert missed([*RESULTS, changed]) == [what]
 
 
+def test_waiting_for_a_dead_runs_lease_is_no_part_of_the_diagnosis() -> None:
+    assert missed([*RESULTS, result("restore_unfinished", detect=26.0, waited=24.0)]) == []
+    assert missed([*RESULTS, result("restore_unfinished", detect=26.0, waited=20.0)]) == [
+        "slowest diagnosis after start-up"
+    ]
+
+
+def test_what_is_refused_has_no_time_of_acting() -> None:
+    (row,) = recovery_report.rows_of([result("wrong_major", act=None, verify=None)], {})
+    assert "act" not in row.as_dict()
+    assert recovery_report.table([row]).splitlines()[-1].startswith("| 1 GB | wrong_major | 1.0 | – | – | 9.0 |")
+
+
 def test_a_restore_from_memory_has_a_row_of_its_own_and_no_part_in_the_ratio() -> None:
     results = [*RESULTS, *(result("volume_lost", first_write=90.0, bare=10.0, cached=True) for _ in range(5))]
     assert missed(results) == []

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -80,9 +81,10 @@ def test_a_database_that_serves_is_not_restored_up_to_a_hole() -> None:
 
 # Points in time ------------------------------------------------------------------------------------------------------
 
-ARCHIVED = {name: float(INCREMENTAL.stop + 100 * number) for number, name in enumerate(WAL[4:])}  # 5, 6, 7
 HOLED = [*WAL[:6], "000000010000000000000008"]  # 7 is missing; 6 was archived 100 s after the backup
+ARCHIVED = {name: float(INCREMENTAL.stop + 100 * number) for number, name in enumerate(WAL[4:])}  # 5, 6, 7
 WINDOW = Window(float(FULL.stop), INCREMENTAL.stop + 10_000.0, alive=True)
+LATER = replace(FULL, label="20261124-150000F", stop=INCREMENTAL.stop + 300, wal_start=HOLED[6], wal_stop=HOLED[6])
 
 
 def at(seconds_after: float) -> datetime:
@@ -91,45 +93,62 @@ def at(seconds_after: float) -> datetime:
 
 
 def for_time(
-    moment: datetime, segments: list[str], archived_at: Callable[[str], float | None] = ARCHIVED.get, *more: Backup
+    moment: datetime,
+    segments: list[str],
+    *more: Backup,
+    rejected: tuple[str, ...] = (),
+    times: Callable[[], dict[str, float]] = ARCHIVED.copy,
 ) -> Backup:
     repository = replace(OK, backups=(*OK.backups, *more))
-    return choice.choose_for_time(repository, segments, (), moment=moment, window=WINDOW, archived_at=archived_at)
+    return choice.choose_for_time(repository, segments, rejected, moment=moment, window=WINDOW, archive_times=times)
 
 
 def test_without_a_hole_nobody_asks_when_anything_was_archived() -> None:
-    def asked(_name: str) -> float | None:
+    def asked() -> dict[str, float]:
         raise AssertionError
 
-    assert for_time(at(9_000), WAL, asked) == INCREMENTAL
+    assert for_time(at(9_000), WAL, times=asked) == INCREMENTAL
 
 
-def test_a_time_before_the_hole_is_reached() -> None:
-    assert for_time(at(99), HOLED) == INCREMENTAL
+@pytest.mark.parametrize("seconds", [1, 99, 100.9])
+def test_a_time_before_the_hole_is_reached(seconds: float) -> None:
+    assert for_time(at(seconds), HOLED) == INCREMENTAL
+    assert for_time(at(seconds), HOLED, LATER) == INCREMENTAL
 
 
-@pytest.mark.parametrize("seconds", [100, 101, 9_000])
+@pytest.mark.parametrize("seconds", [101, 9_000])
 def test_a_time_behind_the_hole_is_refused_with_what_can_be_reached(seconds: float) -> None:
-    with pytest.raises(
-        WhatsAgentError, match="lies behind the WAL segment 000000010000000000000007, which is missing"
-    ) as no:
+    with pytest.raises(WhatsAgentError, match=f"lies behind the WAL segment {WAL[6]}, which is missing") as refused:
         for_time(at(seconds), HOLED)
-    assert no.value.details["range"] == [pgbackrest.iso(FULL.stop), pgbackrest.iso(INCREMENTAL.stop + 100)]
-    assert "que falta no repositório" in no.value.details["pt"]
+    assert refused.value.details["range"] == [pgbackrest.iso(FULL.stop), pgbackrest.iso(INCREMENTAL.stop + 101)]
+    assert f"até pouco antes de {pgbackrest.iso(INCREMENTAL.stop + 101)}, ou" in refused.value.details["pt"]
 
 
 def test_a_newer_backup_behind_the_hole_leads_there_though_it_is_not_proven() -> None:
-    holed = [*WAL[:5], WAL[6]]
-    later = replace(FULL, label="20261124-150000F", stop=INCREMENTAL.stop + 300, wal_start=WAL[6], wal_stop=WAL[6])
-    assert for_time(at(400), holed, ARCHIVED.get, later) == later
-    # To a time before the hole the proven one leads as well as ever.
-    assert for_time(at(1), HOLED, ARCHIVED.get, later) == INCREMENTAL
+    assert for_time(at(400), HOLED, LATER) == LATER
 
 
-def test_what_only_the_old_volume_holds_is_given_the_benefit_of_the_doubt() -> None:
-    assert for_time(at(9_000), HOLED, lambda _name: None) == INCREMENTAL
+def test_a_time_in_the_hole_is_refused_with_what_lies_on_either_side() -> None:
+    begins = pgbackrest.iso(LATER.stop + 1)
+    with pytest.raises(WhatsAgentError, match=f"shortly before .*, and from {re.escape(begins)} on, or put") as refused:
+        for_time(at(200), HOLED, LATER)
+    assert f", e a partir de {begins}, ou" in refused.value.details["pt"]
+
+
+def test_a_rejected_backup_neither_leads_there_nor_is_offered() -> None:
+    with pytest.raises(WhatsAgentError, match=f"segment {WAL[6]}, which is missing.* shortly before [^,]*, or put"):
+        for_time(at(400), HOLED, LATER, rejected=(LATER.label,))
+
+
+def test_what_is_not_certain_is_given_the_benefit_of_the_doubt() -> None:
+    # Only the old volume holds what lies before the hole.
+    assert for_time(at(9_000), HOLED, times=dict) == INCREMENTAL
+    # A later timeline branches off before the hole, which its replay may never come to.
+    branched = [*HOLED, "000000020000000000000005", "000000020000000000000006", "000000020000000000000007"]
+    assert choice.holes_after(INCREMENTAL, branched) == [WAL[6]]
+    assert for_time(at(9_000), branched) == INCREMENTAL
 
 
 def test_a_backup_that_is_not_whole_leads_nowhere() -> None:
-    assert choice.replay_ends(INCREMENTAL, [n for n in WAL if n != INCREMENTAL.wal_start], ARCHIVED.get) == 0.0
-    assert choice.replay_ends(INCREMENTAL, WAL, ARCHIVED.get) == math.inf
+    assert choice.replay_ends(INCREMENTAL, [n for n in WAL if n != INCREMENTAL.wal_start], ARCHIVED.copy) == 0.0
+    assert choice.replay_ends(INCREMENTAL, WAL, ARCHIVED.copy) == math.inf

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from ansible.module_utils.whats_agent import postgres_repository as repository
 from ansible.module_utils.whats_agent.errors import WhatsAgentError
-from ansible.module_utils.whats_agent.pgbackrest import archived_at, archived_segments
+from ansible.module_utils.whats_agent.pgbackrest import archive_times, archived_segments
 from ansible.module_utils.whats_agent.postgres_host import DatabasePlace
 
 ARCHIVE, BACKUP = repository.INFOS
@@ -125,8 +125,7 @@ def test_an_archive_on_this_host_is_listed_as_pgbackrest_lists_it(root: Path) ->
     told = repository.listing(root / "archive/main")
     assert json.loads(told)[segment] == {"type": "file", "size": 5, "time": 1764400000}
     assert archived_segments(told) == ["000000010000000000000009"]
-    assert archived_at(told) == archived_at(told, "000000010000000000000009") == 1764400000
-    assert archived_at(told, "00000001000000000000000A") is None
+    assert archive_times(told) == {"000000010000000000000009": 1764400000.0}
 
 
 def test_an_archive_that_is_not_there_lists_nothing_and_one_that_cannot_be_read_says_why(root: Path) -> None:

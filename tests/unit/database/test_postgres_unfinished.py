@@ -17,7 +17,7 @@ from ansible.module_utils.whats_agent.postgres_causes import Finding, find
 from ansible.module_utils.whats_agent.postgres_diagnosis import Wish, assemble, refused_wish, wished
 from ansible.module_utils.whats_agent.postgres_host import DatabasePlace
 from ansible.module_utils.whats_agent.postgres_observe import Observed, VolumeFacts
-from ansible.module_utils.whats_agent.postgres_plan import find_restore, history_dir
+from ansible.module_utils.whats_agent.postgres_plan import find_restore
 
 VOLUME = VolumeFacts(
     name="old", present=True, mountpoint="/v/old", empty=False, version="17", control_file=True, free=1 << 40
@@ -195,8 +195,8 @@ def test_one_that_cannot_go_on_hides_nothing() -> None:
 
 def test_one_that_serves_can_be_gone_back_behind_before_it_has_finished(tmp_path: Path) -> None:
     place = DatabasePlace(tmp_path, tmp_path, "whats_agent")
-    history_dir(place).mkdir(parents=True)
-    write_json(history_dir(place) / "r0.json", {**LATEST, "id": "r0", "run": "run0", "finished_at": "t"})
+    place.restores_dir.mkdir(parents=True)
+    write_json(place.restores_dir / "r0.json", {**LATEST, "id": "r0", "run": "run0", "finished_at": "t"})
     for step, latest in (("promoted", "r0"), ("served", "r1")):
         write_json(place.restore_path, {**LATEST, "run": "run1", "step": step})
         assert find_restore(place, "last")["id"] == latest
