@@ -25,7 +25,6 @@ DISPROVEN = "disproven"  # annotation: when that was tried and failed
 BackupType = Literal["full", "diff", "incr"]
 WAL_SEGMENT_BYTES = 16 * 1024 * 1024
 # How long looking waits for a repository that does not answer; what the others hold is told all the same.
-LOOK_TIMEOUT_S = 10
 
 # Status codes of `info --output=json`.
 STATUS_OK = 0
@@ -336,7 +335,7 @@ def _argv(command: str, *options: str) -> list[str]:
 def info_argv() -> list[str]:
     """Return the command that lists the repository as JSON."""
     # What it warns of would stand before the JSON.
-    return _argv("info", "--output=json", f"--io-timeout={LOOK_TIMEOUT_S}", "--log-level-console=error")
+    return _argv("info", "--output=json", "--log-level-console=error")
 
 
 def stanza_create_argv() -> list[str]:
@@ -398,8 +397,7 @@ def archive_get_argv(segment: str, destination: str) -> list[str]:
 
 def repo_ls_argv(path: str, repo: int) -> list[str]:
     """Return the command that lists a folder of a repository as JSON, recursively."""
-    limits = (f"--io-timeout={LOOK_TIMEOUT_S}", "--log-level-console=error")
-    return ["pgbackrest", f"--repo={repo}", "repo-ls", path, "--recurse", "--output=json", *limits]
+    return ["pgbackrest", f"--repo={repo}", "repo-ls", path, "--recurse", "--output=json", "--log-level-console=error"]
 
 
 def repo_rm_argv(path: str, repo: int) -> list[str]:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from .pgbackrest import Backup, BackupType, Repository, RunningBackup
 
 RESTORE_LABEL = "whats_agent.restore"  # on containers and volumes of a restore or a proof: the id it belongs to
+# Replay that stands still this long has ended, wherever it is. Fetching a segment while a repository is away takes pgBackRest 10 s,
+# and longer on a busy server; over HTTP, which it tries again and again, about 40 s.
+STALL_S, STALL_OVER_HTTP_S = 30.0, 90.0
 _BACKUP_TIMEOUT_S = 6 * 3600
 _TAIL_LINES = 12
 # For a segment to arrive while another repository is away: pgBackRest waits for that one first (io-timeout), and PostgreSQL a
@@ -137,8 +140,12 @@ class Backrest:
 
     def off_host_needed(self) -> bool:
         """Tell whether the configuration names a repository that is reached over the network."""
-        lines = self.configuration().splitlines()
-        return any(re.match(r"repo\d+-type=(?!posix)", line) for line in lines)
+        return bool(re.search(r"^repo\d+-type=(?!posix)", self.configuration(), re.MULTILINE))
+
+    def stall_s(self) -> float:
+        """Return how many seconds replay must stand still until it has ended: fetching may have to give up a repository first."""
+        over_http = re.search(r"^repo\d+-type=(s3|azure|gcs)\b", self.configuration(), re.MULTILINE)
+        return STALL_OVER_HTTP_S if over_http else STALL_S
 
     # Looking ---------------------------------------------------------------------------------------------------------
 

@@ -177,11 +177,11 @@ def scratch_server(backrest: Backrest, volume: str, scratch_id: str) -> Iterator
 
 
 def replayed(
-    server: ScratchServer, newest: str | None, progress: Progress, heart: Heart | Idle, clock: Clock
+    server: ScratchServer, newest: str | None, stall_s: float, progress: Progress, *, heart: Heart | Idle, clock: Clock
 ) -> tuple[int, float | None]:
     """Follow replay to the end of the archive; return the position and the age of the last commit that came back."""
     with server.connect("postgres") as admin:
-        position = follow_replay(admin, None, newest, progress=progress, heart=heart, clock=clock)
+        position = follow_replay(admin, None, newest, stall_s=stall_s, progress=progress, heart=heart, clock=clock)
         (age,) = admin.execute("select extract(epoch from now() - pg_last_xact_replay_timestamp())::float8").fetchone()
     return position, age
 
@@ -219,7 +219,7 @@ def prove(
         with scratch_server(backrest, volume, scratch_id) as server:
             server.wait_open(heart, clock)
             newest = max(backrest.archived(), default=None)
-            position, age = replayed(server, newest, progress("replay"), heart, clock)
+            position, age = replayed(server, newest, backrest.stall_s(), progress("replay"), heart=heart, clock=clock)
             opened = clock.boottime()
             checks, _none = postgres_integrity.run_checks(server.connect, dbname)
             checks.append(advised(postgres_integrity.check_structure(docker, server.container)))

@@ -306,6 +306,7 @@ class RestoreSteps:
                 admin,
                 wanted,
                 newest,
+                stall_s=self.backrest.stall_s(),
                 target_time=self.state["target_time"],
                 progress=self.progress("replay"),
                 heart=self.heart,

@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from .lock import Heart, Idle
 
 START_DEADLINE_S = 900.0  # a standby opens once it is consistent; it may have much to replay until then
-# Replay that stands still this long has ended, wherever it is. Fetching a segment while a repository is away takes pgBackRest its
-# io-timeout of 10 s, and longer on a busy server.
-STALL_S = 30.0
 POLL_S = 0.1
 WAITING = "RecoveryRetrieveRetryInterval"
 # What keeps a server from starting whatever backup it stands on.
@@ -96,6 +93,7 @@ def follow_replay(
     end: int | None,
     newest: str | None,
     *,
+    stall_s: float,
     target_time: str | None = None,
     progress: Progress,
     heart: Heart | Idle,
@@ -129,7 +127,7 @@ def follow_replay(
             return position
         if target_time is None and waits == WAITING and end is None and reached(position, None, newest):
             return position
-        if now - since > STALL_S:
+        if now - since > stall_s:
             if target_time is not None:
                 (last,) = admin.execute("select pg_last_xact_replay_timestamp()::text").fetchone()
                 raise WhatsAgentError(

@@ -124,12 +124,6 @@ def test_away_is_a_repository_off_this_host_that_cannot_be_reached_beside_one_th
     assert all(reason in (REFUSED, UNVERIFIED) for reason in found.values())
 
 
-def test_looking_gives_a_repository_up_that_does_not_answer_before_the_look_itself_is_given_up() -> None:
-    assert f"--io-timeout={pb.LOOK_TIMEOUT_S}" in pb.info_argv()
-    assert f"--io-timeout={pb.LOOK_TIMEOUT_S}" in pb.repo_ls_argv("archive/main", 2)
-    assert pb.LOOK_TIMEOUT_S * 2 < 60
-
-
 @pytest.mark.usefixtures("switched")
 def test_archiving_is_proven_where_it_can_be_and_the_one_that_is_away_is_told(tmp_path: Path) -> None:
     now = [0.0]
