@@ -206,10 +206,10 @@ def test_a_repository_that_is_away_is_given_up_in_time_for_the_other_one(kind: s
     configuration = configparser.ConfigParser(interpolation=None)
     configuration.read_string(made["content"])
     over_http = kind == "s3"
-    seconds = configuration["global"].getint("io-timeout")
+    seconds = int(configuration["global"]["io-timeout"])
     assert 2 * seconds * (TRIES_OVER_HTTP if over_http else 1) < 60
     # A backup and a restore ask no other repository than their own, and may have to wait for that one.
-    own = {section: configuration[section].getint("io-timeout") for section in configuration.sections()[1:-1]}
+    own = {section: int(configuration[section]["io-timeout"]) for section in configuration.sections()[1:-1]}
     assert own == ({"global:backup": 10, "global:restore": 10} if over_http else {})
     assert configuration.sections()[-1] == "main"
 
