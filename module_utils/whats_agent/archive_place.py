@@ -22,6 +22,8 @@ DEFAULT_REPOSITORY = "/var/backups/whats_agent/restic"
 PASSWORD_NAME = "backup_archive_password"  # noqa: S105 - a file's name
 SECOND_NAME = "backup_archive_second.json"
 TIMEOUT_S = 6 * 3600
+# To say whether there is a repository. Over HTTP restic tries a host that is away again for a quarter of an hour.
+LOOK_TIMEOUT_S = 60
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,7 @@ def run(
     store: Store | None = None,
     stdout: Any = subprocess.PIPE,
     cwd: Path | None = None,
+    timeout_s: float = TIMEOUT_S,
 ) -> str:
     """Run a command and return its standard output; a failure says what was attempted and why."""
     try:
@@ -92,7 +95,7 @@ def run(
             stdin=subprocess.DEVNULL,
             stdout=stdout,
             stderr=subprocess.PIPE,
-            timeout=TIMEOUT_S,
+            timeout=timeout_s,
             check=False,
             cwd=cwd,
             env=environment_of(store),
@@ -100,7 +103,9 @@ def run(
     except FileNotFoundError as error:
         raise WhatsAgentError(f"{what}: {argv[0]} is not installed: run playbooks/deploy.yml") from error
     except subprocess.TimeoutExpired as error:
-        raise WhatsAgentError(f"{what}: no end within {TIMEOUT_S} s", cmd=list(argv)) from error
+        tried = (error.stderr or b"").decode("utf-8", "replace").strip().splitlines()
+        last = f" ({tried[-1].strip()[:300]})" if tried else ""
+        raise WhatsAgentError(f"{what}: no end within {timeout_s:.0f} s{last}", cmd=list(argv)) from error
     if done.returncode != 0:
         raise failure(argv, what, done.returncode, done.stderr)
     return (done.stdout or b"").decode("utf-8", "replace")
@@ -118,10 +123,15 @@ def failure(argv: Sequence[str], what: str, code: int, stderr: bytes) -> WhatsAg
     return WhatsAgentError(f"{what}: {why}", cmd=list(argv), rc=code, stderr=text[-800:], reason=why)
 
 
+def look(store: Store, what: str) -> None:
+    """Fail, as `what` and why, unless there is a repository that the password opens."""
+    run(store.cat_config(), what, store=store, timeout_s=LOOK_TIMEOUT_S)
+
+
 def is_ready(store: Store) -> bool:
     """Tell whether there is a repository. One that cannot be reached, or that the password does not open, is an error."""
     try:
-        run(store.cat_config(), f"cannot open the archive {store.repository}", store=store)
+        look(store, f"cannot open the archive {store.repository}")
     except WhatsAgentError as error:
         if error.details.get("reason") != restic.MISSING:
             raise

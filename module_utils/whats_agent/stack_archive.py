@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import archive_images, archive_log, archive_manifest, env_file, restic
-from .archive_place import ArchivePlace, is_ready, make_ready, require, run, snapshots
+from .archive_place import ArchivePlace, is_ready, look, make_ready, require, run, snapshots
 from .clock import SYSTEM_CLOCK, Clock
 from .errors import WhatsAgentError
 from .files import ESCROW_PREFIX, ensure_directory, read_json, sweep_scratch, write_atomic, write_json
@@ -290,8 +290,7 @@ def check_escrow(place: ArchivePlace, content: str) -> None:
         write_atomic(path, content.strip() + "\n", mode=0o600)
         for store in place.stores():
             trial = Store(store.repository, path, store.options, store.environment)
-            what = f"the escrowed password does not open the archive {store.repository}"
-            run(trial.cat_config(), what, store=trial)
+            look(trial, f"the escrowed password does not open the archive {store.repository}")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.whats_agent import archive_images, archive_log, archive_manifest, archive_prune, stack_archive
+from ansible.module_utils.whats_agent import (
+    archive_images,
+    archive_log,
+    archive_manifest,
+    archive_place,
+    archive_prune,
+    stack_archive,
+)
 from ansible.module_utils.whats_agent.archive_place import ArchivePlace
 from ansible.module_utils.whats_agent.errors import WhatsAgentError
 from ansible.module_utils.whats_agent.pgbackrest import Backup, Repository
@@ -290,13 +297,32 @@ def test_a_second_archive_that_is_away_holds_up_only_a_server_that_never_archive
             stack_archive.ready(place, dry=dry)
 
 
+TRIES_AGAIN = """#!/bin/sh
+echo 'Load(<config/0000000000>, 0, 0) failed: Get "https://192.0.2.7/kept/config": connection refused' >&2
+exec sleep 600
+"""
+
+
+def test_an_archive_whose_host_is_away_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # What restic 0.18 says, after which it tries again for a quarter of an hour.
+    (tmp_path / "restic").write_text(TRIES_AGAIN)
+    (tmp_path / "restic").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr(archive_place, "LOOK_TIMEOUT_S", 2)
+    second = Store("s3:https://192.0.2.7/kept", tmp_path / "password")
+    with pytest.raises(
+        WhatsAgentError, match=r"s3:https://192\.0\.2\.7/kept: no end within 2 s \(Load.*connection refused\)"
+    ):
+        archive_place.is_ready(second)
+
+
 def test_a_killed_escrow_check_s_secrets_are_swept_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     left = tmp_path / "scratch/escrow-0badcafe"
     left.mkdir(parents=True)
     (left / "password").write_text("s3cret")
     beside = tmp_path / "scratch/archive"
     beside.mkdir()
-    monkeypatch.setattr(stack_archive, "run", lambda *_, **__: "")
+    monkeypatch.setattr(stack_archive, "look", lambda *_: None)
     stack_archive.check_escrow(ArchivePlace(tmp_path, tmp_path), "s3cret")
     assert list((tmp_path / "scratch").iterdir()) == [beside]
 
