@@ -26,6 +26,12 @@ RESTORE_LABEL = "whats_agent.restore"  # on containers and volumes of a restore 
 # Replay that stands still this long has ended, wherever it is. Fetching a segment while a repository is away takes pgBackRest 10 s,
 # and longer on a busy server; over HTTP, which it tries again and again, about 40 s.
 STALL_S, STALL_OVER_HTTP_S = 30.0, 90.0
+# Of a server in recovery nothing is asked: it has no WAL of its own.
+_TIMELINE_KNOWN = """
+select case when pg_is_in_recovery() then true
+  else timeline_id = ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int end
+from pg_control_checkpoint()
+"""
 _BACKUP_TIMEOUT_S = 6 * 3600
 _TAIL_LINES = 12
 # For a segment to arrive while another repository is away: pgBackRest waits for that one first (io-timeout), and PostgreSQL a
@@ -295,6 +301,7 @@ class Backrest:
         container = self.docker.require_running(self.place.project, self.place.service)
         repository = self.info()
         before = {(b.repo, b.label) for b in repository.backups}
+        self._have_timeline_known()
         arrival_s = _BACKUP_ARRIVAL_AWAY_S if pgbackrest.away(repository) else _BACKUP_ARRIVAL_S
         argv = pgbackrest.backup_argv(kind, repo, self._projected(), arrival_s)
         lines: list[str] = []
@@ -325,6 +332,13 @@ class Backrest:
                 backup=new[-1].label,
             )
         return new[-1]
+
+    def _have_timeline_known(self) -> None:
+        """Take the first checkpoint of a timeline: until then pg_control names the one before it, and pgBackRest refuses."""
+        with database(self.place, "postgres") as admin:
+            (known,) = admin.execute(_TIMELINE_KNOWN).fetchone()
+            if not known:
+                admin.execute("checkpoint")
 
     def _projected(self) -> dict[str, str]:
         """Return, as an annotation, up to which record of the message log PostgreSQL holds everything now.

@@ -471,9 +471,6 @@ class RestoreSteps:
         if not self.backup_after:
             return {"skipped": True}
         self._ensure_running()
-        # Until the first checkpoint on the new timeline, pg_control names the old one, and pgBackRest refuses.
-        with connect(self.place, "postgres") as admin:
-            admin.execute("checkpoint")
         taken = self.state.get("new_backups", {})
         away = pgbackrest.away(self.backrest.info())
         for repo in self.backrest.repositories():

@@ -272,6 +272,7 @@ def test_a_backup_waits_longer_for_its_wal_while_a_repository_is_away(
 
     monkeypatch.setattr(backrest, "docker", Engine())
     monkeypatch.setattr(backrest, "_projected", dict)
+    monkeypatch.setattr(backrest, "_have_timeline_known", lambda: None)
     with pytest.raises(WhatsAgentError, match="the full backup failed"):
         backrest.backup("full", 1, lambda _: None)
     assert f"--archive-timeout={arrival_s}" in streamed[0]
