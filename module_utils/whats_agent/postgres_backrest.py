@@ -15,6 +15,7 @@ from .clock import SYSTEM_CLOCK, Clock
 from .docker_host import DockerHost, ExecResult
 from .errors import WhatsAgentError
 from .postgres_host import DATA_DIR, DatabasePlace, database, one_shot_options, repository_mounts
+from .postgres_timeline import Path as TimelinePath
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -31,6 +32,10 @@ _TIMELINE_KNOWN = """
 select case when pg_is_in_recovery() then true
   else timeline_id = ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int end
 from pg_control_checkpoint()
+"""
+_TIMELINE_PATH = """
+select ('x' || name)::bit(32)::int, pg_read_file('pg_wal/' || name || '.history', 0, 1048576, true)
+from left(pg_walfile_name(pg_current_wal_lsn()), 8) as name
 """
 _BACKUP_TIMEOUT_S = 6 * 3600
 _TAIL_LINES = 12
@@ -332,6 +337,12 @@ class Backrest:
                 backup=new[-1].label,
             )
         return new[-1]
+
+    def timeline_path(self) -> TimelinePath:
+        """Return which timeline the running server is on, and by which way it came there."""
+        with database(self.place, "postgres") as admin:
+            timeline, history = admin.execute(_TIMELINE_PATH).fetchone()
+        return TimelinePath.of(timeline, history or "")
 
     def _have_timeline_known(self) -> None:
         """Take the first checkpoint of a timeline: until then pg_control names the one before it, and pgBackRest refuses."""

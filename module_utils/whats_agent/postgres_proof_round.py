@@ -20,15 +20,17 @@ if TYPE_CHECKING:
     from .lock import Heart, Idle
     from .pgbackrest import Backup, Repository
     from .postgres_backrest import Backrest
+    from .postgres_timeline import Path
 
 
-def due(repository: Repository, keep_full: int) -> list[Backup]:
+def due(repository: Repository, keep_full: int, path: Path) -> list[Backup]:
     """Return what a round proves, in its order: each repository's newest backup, then one full backup of each. Pure.
 
     At most two a repository, so that a round stays as short as two restores of each; full backups that it leaves out are the next
-    rounds', newest first. One that expiry would soon remove (not among the newest `keep_full`) is not worth it.
+    rounds', newest first. One that expiry would soon remove (not among the newest `keep_full`) is not worth it, and one that no
+    replay leads on from to where the server is (`path`) would fail and is nothing that a recovery would stand on.
     """
-    usable = sorted(candidates(repository), key=lambda b: (b.repo, -b.stop))
+    usable = sorted((b for b in candidates(repository) if path.leads_from(b)), key=lambda b: (b.repo, -b.stop))
     newest, fulls = [], []
     for repo in sorted({b.repo for b in usable}):
         of_it = [b for b in usable if b.repo == repo]
@@ -55,7 +57,7 @@ def prove_due(
     proofs: list[dict[str, Any]] = []
     failed: list[str] = []
     details: dict[str, Any] = {}
-    for backup in due(backrest.info(), keep_full):
+    for backup in due(backrest.info(), keep_full, backrest.timeline_path()):
         named = f"{backup.label} of repository {backup.repo}"
         try:
             proof = postgres_proof.prove(backrest, backup, heart=heart, progress=progress, dbname=dbname)

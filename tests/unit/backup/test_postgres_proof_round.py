@@ -13,9 +13,11 @@ from ansible.module_utils.whats_agent import postgres_proof_round as proof_round
 from ansible.module_utils.whats_agent.errors import WhatsAgentError
 from ansible.module_utils.whats_agent.lock import Idle
 from ansible.module_utils.whats_agent.pgbackrest import Backup, Repository, expirable, safe_to_expire
+from ansible.module_utils.whats_agent.postgres_timeline import Path
 
 HOUR = 3600
 KEEP = 4
+HERE = Path(0)  # where all backups are that name no WAL
 
 
 def backup(label: str, stop: int, kind: str = "full", repo: int = 1, *notes: str, error: bool = False) -> Backup:
@@ -31,7 +33,7 @@ def of(*backups: Backup) -> Repository:
 
 def labels(*backups: Backup) -> list[tuple[int, str]]:
     """Return what is due of them."""
-    return [(b.repo, b.label) for b in proof_round.due(of(*backups), KEEP)]
+    return [(b.repo, b.label) for b in proof_round.due(of(*backups), KEEP, HERE)]
 
 
 def test_each_repository_gets_a_proof_of_its_own_newest_backup() -> None:
@@ -56,6 +58,34 @@ def test_what_expiry_would_soon_remove_is_not_worth_a_restore() -> None:
     assert labels(*fulls) == []  # 1F and 2F are behind the four that stay
 
 
+def on(made: Backup, timeline: int, lsn_stop: str) -> Backup:
+    segment = f"{timeline:08X}0000000000000007"
+    return replace(made, wal_start=segment, wal_stop=segment, lsn_stop=lsn_stop)
+
+
+# The history file of timeline 5 on a server that went back in time, and back behind that again.
+HISTORY = """1\t0/4D00000\tno recovery target specified
+
+2\t0/9000000\tno recovery target specified
+
+3\t0/2B0001A8\tno recovery target specified
+"""
+
+
+def test_what_no_replay_leads_on_from_is_left_alone() -> None:
+    path = Path.of(5, HISTORY)
+    here, undone = on(backup("5F", 500), 5, "0/2D000000"), on(backup("4F", 400), 4, "0/26000000")
+    before, behind = on(backup("3F", 300), 3, "0/2B0001A8"), on(backup("2F", 200), 2, "0/9000001")
+    repository = of(here, undone, before, behind)
+    assert [b.label for b in repository.backups if path.leads_from(b)] == ["3F", "5F"]
+    assert [b.label for b in proof_round.due(repository, KEEP, path)] == ["5F", "3F"]
+
+
+def test_the_first_timeline_was_come_to_from_nowhere() -> None:
+    assert Path.of(1, "").leads_from(on(backup("1F", 100), 1, "0/3000060"))
+    assert not Path.of(1, "").leads_from(on(backup("2F", 200), 2, "0/3000060"))
+
+
 def test_a_schedule_of_weeks_leaves_each_repository_able_to_restore_and_to_expire() -> None:
     """Two repositories, a backup an hour in each, the second's taken last; full ones on Sundays; a round each night."""
     held: list[Backup] = []
@@ -68,7 +98,7 @@ def test_a_schedule_of_weeks_leaves_each_repository_able_to_restore_and_to_expir
         if day or clock >= 2:
             held += [backup(label, hour * HOUR + 60 * repo, kind, repo) for repo in (1, 2)]
         if clock == 3:
-            due = proof_round.due(of(*held), KEEP)
+            due = proof_round.due(of(*held), KEEP, HERE)
             most = max(most, len(due))
             held = [replace(b, annotations={"proven": "x"}) if b in due else b for b in held]
             for repo in (1, 2):
@@ -91,6 +121,10 @@ class Backrest:
     def info(self) -> Repository:
         """Answer."""
         return self.repository
+
+    def timeline_path(self) -> Path:
+        """Say that nothing was left behind."""
+        return HERE
 
     def repositories(self) -> list[int]:
         """Name them."""
