@@ -133,7 +133,9 @@ class Bench:
         if any(case.compares for case in cases):
             seconds = bare.guide_restore(self.server)
             self.guides |= {(case.name, megabytes): seconds for case in cases if case.compares}
-        say("guide: " + ", ".join(f"{name} {seconds:.1f} s" for (name, _), seconds in self.guides.items()))
+        for (name, size), seconds in self.guides.items():
+            if size == megabytes:
+                say(f"{name}: the guide's commands {seconds:.1f} s")
 
     def measure(self, cases: list[Case], megabytes: int, rounds: int) -> None:
         """One size: fill, then every case, the restores as often as asked for."""
