@@ -79,7 +79,7 @@ class Client:
     def _send(self, ledger: TextIO) -> None:
         wamid = f"wamid.{uuid.uuid4().hex.upper()}"
         # A person of its own for each message: what is sent to that number is the answer to this message.
-        sender = f"55119{uuid.uuid4().int % 10**8:08d}"
+        sender = _traffic.somebody()
         body = _traffic.text_webhook(self._phone, sender, wamid, "Qual o horario de atendimento?")
         try:
             status = _traffic.post(self._webhook, body, self._secret)

@@ -48,6 +48,21 @@ def test_account(stored: dict[str, int], answers: list[str], open_items: dict[st
     assert traffic.account(LEDGER, stored, answers) == {**SETTLED, **open_items}
 
 
+@pytest.mark.parametrize(
+    ("answers", "open_items"),
+    [(1, {"unanswered": ["w1", "w2"]}), (2, {}), (3, {"answered_twice": ["w1", "w2"]})],
+)
+def test_one_who_wrote_twice_gets_two_answers(answers: int, open_items: dict[str, list[str]]) -> None:
+    ledger = [{"wamid": wamid, "from": ONCE[0]} for wamid in ("w1", "w2")]
+    assert traffic.account(ledger, {"w1": 1, "w2": 1}, ONCE[:1] * answers) == {**SETTLED, **open_items}
+
+
+def test_nobody_has_the_number_of_somebody_else() -> None:
+    numbers = [traffic.somebody() for _ in range(300)]
+    assert len(set(numbers)) == len(numbers)
+    assert {len(number) for number in numbers} == {15}
+
+
 def report(folder: Path, **facts: object) -> dict[str, object]:
     """Leave the report that a process in the background would leave, and return the module's parameters."""
     (folder / "flow.json").write_text(json.dumps({"pid": 1, "running": False, **facts}), encoding="utf-8")
