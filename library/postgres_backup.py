@@ -184,7 +184,7 @@ def act(module: AnsibleModule, backrest: Backrest, heart: Heart | Idle) -> dict[
         result = rehearse(module, backrest, heart, progress)
         outcome.changed = True
     elif module.params["state"] == "proven" or module.params["prove"]:
-        targets = outcome.taken or postgres_proof_round.due(backrest.info(), keep_full, backrest.timeline_path())[:1]
+        targets = outcome.taken or postgres_proof_round.due_now(backrest, keep_full)[:1]
         for target in targets:
             proved = proof(backrest, target, heart, progress)
             result.setdefault("proof", proved)

@@ -7,6 +7,7 @@ newest backup of each repository, and each full backup once.
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 from . import postgres_backup, postgres_proof
@@ -23,14 +24,23 @@ if TYPE_CHECKING:
     from .postgres_timeline import Path
 
 
-def due(repository: Repository, keep_full: int, path: Path) -> list[Backup]:
+def due_now(backrest: Backrest, keep_full: int) -> list[Backup]:
+    """Return what a round proves now. Where the server cannot be asked by which way it came, no backup is left out for that."""
+    path = None
+    with contextlib.suppress(WhatsAgentError):
+        path = backrest.timeline_path()
+    return due(backrest.info(), keep_full, path)
+
+
+def due(repository: Repository, keep_full: int, path: Path | None) -> list[Backup]:
     """Return what a round proves, in its order: each repository's newest backup, then one full backup of each. Pure.
 
     At most two a repository, so that a round stays as short as two restores of each; full backups that it leaves out are the next
     rounds', newest first. One that expiry would soon remove (not among the newest `keep_full`) is not worth it, and one that no
     replay leads on from to where the server is (`path`) would fail and is nothing that a recovery would stand on.
     """
-    usable = sorted((b for b in candidates(repository) if path.leads_from(b)), key=lambda b: (b.repo, -b.stop))
+    leading = [b for b in candidates(repository) if path is None or path.leads_from(b)]
+    usable = sorted(leading, key=lambda b: (b.repo, -b.stop))
     newest, fulls = [], []
     for repo in sorted({b.repo for b in usable}):
         of_it = [b for b in usable if b.repo == repo]
@@ -57,7 +67,7 @@ def prove_due(
     proofs: list[dict[str, Any]] = []
     failed: list[str] = []
     details: dict[str, Any] = {}
-    for backup in due(backrest.info(), keep_full, backrest.timeline_path()):
+    for backup in due_now(backrest, keep_full):
         named = f"{backup.label} of repository {backup.repo}"
         try:
             proof = postgres_proof.prove(backrest, backup, heart=heart, progress=progress, dbname=dbname)

@@ -81,6 +81,18 @@ def test_what_no_replay_leads_on_from_is_left_alone() -> None:
     assert [b.label for b in proof_round.due(repository, KEEP, path)] == ["5F", "3F"]
 
 
+def test_a_server_that_cannot_be_asked_leaves_none_out(tried: dict[str, Any]) -> None:
+    class Down(Backrest):
+        def timeline_path(self) -> Path:
+            raise WhatsAgentError("PostgreSQL refused in database postgres: connection refused")
+
+    elsewhere = on(backup("2F", 200), 2, "0/5000060")
+    run(Backrest(elsewhere))
+    assert list(tried) == []
+    run(Down(elsewhere))
+    assert list(tried) == ["2F"]
+
+
 def test_the_first_timeline_was_come_to_from_nowhere() -> None:
     assert Path.of(1, "").leads_from(on(backup("1F", 100), 1, "0/3000060"))
     assert not Path.of(1, "").leads_from(on(backup("2F", 200), 2, "0/3000060"))
