@@ -24,7 +24,6 @@ PROVEN = "proven"  # annotation: when a backup was restored in scratch and found
 DISPROVEN = "disproven"  # annotation: when that was tried and failed
 BackupType = Literal["full", "diff", "incr"]
 WAL_SEGMENT_BYTES = 16 * 1024 * 1024
-# How long looking waits for a repository that does not answer; what the others hold is told all the same.
 
 # Status codes of `info --output=json`.
 STATUS_OK = 0

@@ -15,7 +15,7 @@ from .clock import SYSTEM_CLOCK, Clock
 from .docker_host import DockerHost, ExecResult
 from .errors import WhatsAgentError
 from .postgres_host import DATA_DIR, DatabasePlace, database, one_shot_options, repository_mounts
-from .postgres_timeline import Path as TimelinePath
+from .postgres_timeline import TimelinePath
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from .pgbackrest import Backup, Repository
-    from .postgres_target import Window
 
 
 def choose(
@@ -48,7 +47,6 @@ def choose_for_time(
     rejected: tuple[str, ...],
     *,
     moment: datetime,
-    window: Window,
     archive_times: Callable[[], Mapping[str, float]],
 ) -> Backup:
     """Choose the backup for a point in time; one that lies behind a hole in the WAL of every backup is refused.
@@ -67,7 +65,8 @@ def choose_for_time(
     usable = [b for b in pgbackrest.candidates(repository) if b.label not in rejected]
     furthest = max((b for b in usable if b.stop < wanted), key=ends)
     hole = holes_after(furthest, segments)[0]
-    valid = [pgbackrest.iso(window.earliest), pgbackrest.iso(max(window.earliest, ends(furthest)))]
+    earliest = pgbackrest.earliest_time(repository) or 0.0
+    valid = [pgbackrest.iso(earliest), pgbackrest.iso(max(earliest, ends(furthest)))]
     again = [
         pgbackrest.iso(b.stop + 1)
         for b in sorted(usable, key=lambda b: b.stop)

@@ -188,22 +188,21 @@ def plan_restore(
         old_dir = None
     if old_dir is not None:
         refuse_other_users(backrest, env_volume)
-    moment, window = None, None
+    moment = None
     if target_time is not None:
-        window = time_window(backrest, repository, env_volume, old_dir, alive=alive, clock=clock)
-        moment = check_target(target_time, window)
+        moment = check_target(
+            target_time, time_window(backrest, repository, env_volume, old_dir, alive=alive, clock=clock)
+        )
     held = segments_in(old_dir) if old_dir is not None else []
     folder = postgres_receiver.receiver_dir(backrest.place, backrest.docker)
     if folder is not None and moment is None:  # as the restore itself does: a wanted time needs none of it
         held += postgres_receiver.received(folder, segments).segments
     everything = sorted({*segments, *held})
-    if moment is None or window is None:
+    if moment is None:
         backup = choose(repository, everything, rejected)
         refuse_loss(holes_after(backup, everything), alive=alive)
     else:
-        backup = choose_for_time(
-            repository, everything, rejected, moment=moment, window=window, archive_times=backrest.archive_times
-        )
+        backup = choose_for_time(repository, everything, rejected, moment=moment, archive_times=backrest.archive_times)
     holes = tuple(holes_after(backup, everything))
     tail = unarchived(old_dir, frozenset(segments), backup.wal_start) if old_dir is not None else Tail((), ())
     received = (

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .lock import Heart, Idle
     from .pgbackrest import Backup, Repository
     from .postgres_backrest import Backrest
-    from .postgres_timeline import Path
+    from .postgres_timeline import TimelinePath
 
 
 def due_now(backrest: Backrest, keep_full: int) -> list[Backup]:
@@ -32,7 +32,7 @@ def due_now(backrest: Backrest, keep_full: int) -> list[Backup]:
     return due(backrest.info(), keep_full, path)
 
 
-def due(repository: Repository, keep_full: int, path: Path | None) -> list[Backup]:
+def due(repository: Repository, keep_full: int, path: TimelinePath | None) -> list[Backup]:
     """Return what a round proves, in its order: each repository's newest backup, then one full backup of each. Pure.
 
     At most two a repository, so that a round stays as short as two restores of each; full backups that it leaves out are the next

@@ -22,14 +22,14 @@ _LEFT = re.compile(r"^\s*(\d+)\s+([0-9A-F]+/[0-9A-F]+)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
-class Path:
+class TimelinePath:
     """A timeline, and where each one before it was left for the next, as numbers of LSNs."""
 
     timeline: int
     left: Mapping[int, int] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, timeline: int, history: str) -> Path:
+    def of(cls, timeline: int, history: str) -> TimelinePath:
         """Read the content of the timeline's history file; the first timeline has none."""
         return cls(timeline, {int(number): pgbackrest.lsn_value(lsn) for number, lsn in _LEFT.findall(history)})
 

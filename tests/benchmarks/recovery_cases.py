@@ -22,9 +22,9 @@ class Case:
     """What the diagnosis must call it, how the run must end, and how it is measured.
 
     `fault` is what inflicts it, where that has another name; `breaks` does it where one fault is not all. `asks` gives what the
-    operator asks for, consent included. `restores`: the first write is timed, and old volumes are removed after, but for
-    `undone_next`. `compares`: pgBackRest alone does the same. `cached`: the repository was read a moment before, at the large size
-    only; else, as at night, it has to come from the disk. `receiver`: commits wait for a WAL receiver meanwhile.
+    operator asks for, consent included; then nothing is broken. `restores`: the first write is timed, and old volumes are removed
+    after, but for `undone_next`. `compares`: pgBackRest alone does the same. `cached`: the repository was read a moment before, at
+    the large size only; else, as at night, it has to come from the disk. `receiver`: commits wait for a WAL receiver meanwhile.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Case:
         """Break the database; it is broken when this returns."""
         if self.breaks is not None:
             self.breaks(server)
-        elif self.name != HEALTHY:
+        elif self.name != HEALTHY and self.asks is None:
             faults.inflict(server, self.inflicted_by)
 
     def put_right(self, server: Server) -> None:
@@ -72,10 +72,6 @@ def consented(server: Server, *arguments: str) -> tuple[str, ...]:
     if found is None:
         raise BenchmarkError(f"no consent was asked for with {' '.join(arguments)}:\n{ran.output[-2000:]}")
     return (*arguments, "-e", f"confirm={found[1]}")
-
-
-def _nothing(_server: Server) -> None:
-    """Nothing is broken: the operator asks for something."""
 
 
 def _an_earlier_time(server: Server) -> tuple[str, ...]:
@@ -154,8 +150,8 @@ CASES = (
     Case("volume_lost", restores=True, compares=True, cached=True),
     Case("restore_unfinished", fault="volume_lost", restores=True, breaks=_kill_a_restore),
     Case("restore_abandoned", fault="control_file_aside", breaks=_find_it_again),
-    Case("wrong_data", restores=True, undone_next=True, breaks=_nothing, asks=_an_earlier_time),
-    Case("undo_wanted", outcome="rolled_back", restores=True, breaks=_nothing, asks=_behind_it),
+    Case("wrong_data", restores=True, undone_next=True, asks=_an_earlier_time),
+    Case("undo_wanted", outcome="rolled_back", restores=True, asks=_behind_it),
     Case("restored_unsound", fault="left_unsound", outcome="refused", breaks=_restore_what_is_unsound),
     Case("commits_waiting", fault="receiver_dead", receiver=True),
     Case("receiver_bypassed", fault="receiver_back", receiver=True, breaks=_go_on_without_the_receiver),

@@ -29,7 +29,6 @@ SERVICE_ONLY = "label=com.docker.compose.oneoff=False"
 COMMAND_LIMIT_S = 3600.0
 PROBLEM_LINES = 40
 RESTORE_STATE = "/var/lib/whats_agent/restore.json"
-KILL_LIMIT_S = 120.0
 
 
 class BenchmarkError(Exception):
@@ -170,38 +169,23 @@ class Server:
     def kill_restore(self, steps: frozenset[str]) -> None:
         """Begin a recovery, and kill it here and on the server once its restore's last finished step is one of these."""
         self.run("rm", "--force", RESTORE_STATE)  # an earlier one's, which has ended
-        argv = [
-            "ansible-playbook",
-            "-i",
-            str(INVENTORY),
-            "playbooks/recover_db.yml",
-            "-e",
-            f"server_work_dir={self.work}",
-        ]
-        process = subprocess.Popen(
-            argv,
-            cwd=ROOT,
-            env=self._environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        try:
-            deadline = time.monotonic() + KILL_LIMIT_S
-            while self._restore_step() not in steps:
-                if process.poll() is not None or time.monotonic() > deadline:
-                    raise BenchmarkError(f"the restore never stood at one of {', '.join(sorted(steps))}")
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        interrupted = {
+            "argv": [
+                "ansible-playbook",
+                "-i",
+                str(INVENTORY),
+                "playbooks/recover_db.yml",
+                "-e",
+                f"server_work_dir={self.work}",
+            ],
+            "watch": ["docker", "exec", self.name, "cat", RESTORE_STATE],
+            "pattern": f'"step": "({"|".join(sorted(steps))})"',
+            "chdir": str(ROOT),
+        }
+        where = ("ansible", "localhost", "-i", str(INVENTORY), "-M", str(MODULES))
+        self.ansible(*where, "-m", "interrupted_playbook", "-a", json.dumps(interrupted))
         # What it had running there lives on without it; in the containers nothing is touched.
         self.run("sh", "-c", "pkill -KILL --euid root --exact python3 --ns 1 --nslist pid || [ $? -eq 1 ]")
-
-    def _restore_step(self) -> str:
-        said = self.run("sh", "-c", f"cat {RESTORE_STATE} 2>/dev/null || true")
-        return str(json.loads(said)["step"]) if said else ""
 
     # The stack on it -------------------------------------------------------------------------------------------------
 

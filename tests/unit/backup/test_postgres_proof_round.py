@@ -13,11 +13,11 @@ from ansible.module_utils.whats_agent import postgres_proof_round as proof_round
 from ansible.module_utils.whats_agent.errors import WhatsAgentError
 from ansible.module_utils.whats_agent.lock import Idle
 from ansible.module_utils.whats_agent.pgbackrest import Backup, Repository, expirable, safe_to_expire
-from ansible.module_utils.whats_agent.postgres_timeline import Path
+from ansible.module_utils.whats_agent.postgres_timeline import TimelinePath
 
 HOUR = 3600
 KEEP = 4
-HERE = Path(0)  # where all backups are that name no WAL
+HERE = TimelinePath(0)  # where all backups are that name no WAL
 
 
 def backup(label: str, stop: int, kind: str = "full", repo: int = 1, *notes: str, error: bool = False) -> Backup:
@@ -73,7 +73,7 @@ HISTORY = """1\t0/4D00000\tno recovery target specified
 
 
 def test_what_no_replay_leads_on_from_is_left_alone() -> None:
-    path = Path.of(5, HISTORY)
+    path = TimelinePath.of(5, HISTORY)
     here, undone = on(backup("5F", 500), 5, "0/2D000000"), on(backup("4F", 400), 4, "0/26000000")
     before, behind = on(backup("3F", 300), 3, "0/2B0001A8"), on(backup("2F", 200), 2, "0/9000001")
     repository = of(here, undone, before, behind)
@@ -83,7 +83,7 @@ def test_what_no_replay_leads_on_from_is_left_alone() -> None:
 
 def test_a_server_that_cannot_be_asked_leaves_none_out(tried: dict[str, Any]) -> None:
     class Down(Backrest):
-        def timeline_path(self) -> Path:
+        def timeline_path(self) -> TimelinePath:
             raise WhatsAgentError("PostgreSQL refused in database postgres: connection refused")
 
     elsewhere = on(backup("2F", 200), 2, "0/5000060")
@@ -94,8 +94,8 @@ def test_a_server_that_cannot_be_asked_leaves_none_out(tried: dict[str, Any]) ->
 
 
 def test_the_first_timeline_was_come_to_from_nowhere() -> None:
-    assert Path.of(1, "").leads_from(on(backup("1F", 100), 1, "0/3000060"))
-    assert not Path.of(1, "").leads_from(on(backup("2F", 200), 2, "0/3000060"))
+    assert TimelinePath.of(1, "").leads_from(on(backup("1F", 100), 1, "0/3000060"))
+    assert not TimelinePath.of(1, "").leads_from(on(backup("2F", 200), 2, "0/3000060"))
 
 
 def test_a_schedule_of_weeks_leaves_each_repository_able_to_restore_and_to_expire() -> None:
@@ -134,7 +134,7 @@ class Backrest:
         """Answer."""
         return self.repository
 
-    def timeline_path(self) -> Path:
+    def timeline_path(self) -> TimelinePath:
         """Say that nothing was left behind."""
         return HERE
 

@@ -15,7 +15,6 @@ from ansible.module_utils.whats_agent import pgbackrest
 from ansible.module_utils.whats_agent import postgres_choice as choice
 from ansible.module_utils.whats_agent.errors import WhatsAgentError
 from ansible.module_utils.whats_agent.pgbackrest import Backup
-from ansible.module_utils.whats_agent.postgres_target import Window
 
 INFO = (Path(__file__).parent / "data" / "info_ok.json").read_text(encoding="utf-8")
 OK = pgbackrest.parse_info(INFO)
@@ -83,7 +82,6 @@ def test_a_database_that_serves_is_not_restored_up_to_a_hole() -> None:
 
 HOLED = [*WAL[:6], "000000010000000000000008"]  # 7 is missing; 6 was archived 100 s after the backup
 ARCHIVED = {name: float(INCREMENTAL.stop + 100 * number) for number, name in enumerate(WAL[4:])}  # 5, 6, 7
-WINDOW = Window(float(FULL.stop), INCREMENTAL.stop + 10_000.0, alive=True)
 LATER = replace(FULL, label="20261124-150000F", stop=INCREMENTAL.stop + 300, wal_start=HOLED[6], wal_stop=HOLED[6])
 
 
@@ -100,7 +98,7 @@ def for_time(
     times: Callable[[], dict[str, float]] = ARCHIVED.copy,
 ) -> Backup:
     repository = replace(OK, backups=(*OK.backups, *more))
-    return choice.choose_for_time(repository, segments, rejected, moment=moment, window=WINDOW, archive_times=times)
+    return choice.choose_for_time(repository, segments, rejected, moment=moment, archive_times=times)
 
 
 def test_without_a_hole_nobody_asks_when_anything_was_archived() -> None:
@@ -120,7 +118,7 @@ def test_a_time_before_the_hole_is_reached(seconds: float) -> None:
 def test_a_time_behind_the_hole_is_refused_with_what_can_be_reached(seconds: float) -> None:
     with pytest.raises(WhatsAgentError, match=f"lies behind the WAL segment {WAL[6]}, which is missing") as refused:
         for_time(at(seconds), HOLED)
-    assert refused.value.details["range"] == [pgbackrest.iso(FULL.stop), pgbackrest.iso(INCREMENTAL.stop + 101)]
+    assert refused.value.details["range"] == [pgbackrest.iso(FULL.stop + 1), pgbackrest.iso(INCREMENTAL.stop + 101)]
     assert f"até pouco antes de {pgbackrest.iso(INCREMENTAL.stop + 101)}, ou" in refused.value.details["pt"]
 
 

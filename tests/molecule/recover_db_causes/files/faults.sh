@@ -45,6 +45,12 @@ damage() {
   docker start "$(container)"
   soon 60 ready
 }
+lose_volume() {
+  local volume
+  volume=$(mounted)
+  docker rm --force "$(container)"
+  docker volume rm "$volume"
+}
 # Leave so many megabytes where a path lies, by a file: PATH FILE MEGABYTES
 fill() {
   local free
@@ -328,10 +334,7 @@ mend_receiver_stopped() {
 break_volume_lost_receiving() {
   sql "create table if not exists fault_kept (moment timestamptz)"
   sql "insert into fault_kept values (clock_timestamp())"
-  local volume
-  volume=$(mounted)
-  docker rm --force "$(container)"
-  docker volume rm "$volume"
+  lose_volume
 }
 mend_volume_lost_receiving() {
   [ "$(sql "select count(*) from fault_kept")" = 1 ] || { echo "the last commit is lost" >&2; exit 1; }
@@ -373,15 +376,13 @@ mend_index_wrong() {
 # Rows older than their table can hold: no checksum tells, and the archive has them like that, so each restore brings them back. Of a
 # proven backup tables are compared only once the service is back.
 break_table_unsound() {
-  local segment volume
+  local segment
   systemctl start whats_agent_backup_prove.service
   sql "create table fault_unsound as select generate_series(1, 100) as number"
   sql "update pg_class set relfrozenxid = pg_current_xact_id()::xid where oid = 'fault_unsound'::regclass"
   segment=$(sql "select pg_walfile_name(pg_switch_wal())")
   soon 90 is "select last_archived_wal >= '$segment' from pg_stat_archiver"
-  volume=$(mounted)
-  docker rm --force "$(container)"
-  docker volume rm "$volume"
+  lose_volume
 }
 
 # Nobody has done anything about it. Then the table goes, and a backup of what is left is taken and proven.
